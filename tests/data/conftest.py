@@ -1,0 +1,34 @@
+"""The glyphs are rendered once for all tests, into a cache of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tlxml_fast.data import ImagePool, glyphs
+
+
+@pytest.fixture(scope="session")
+def glyph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("glyphs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_user_cache(glyph_cache: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLXML_CACHE", str(glyph_cache))
+        yield
+
+
+@pytest.fixture(scope="session")
+def all_glyphs(glyph_cache: Path) -> ImagePool:
+    return glyphs("all", cache_dir=glyph_cache)
+
+
+@pytest.fixture
+def few_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering of Lao alone, where a test must render again."""
+    monkeypatch.setattr(import_module("tlxml_fast.data.glyphs"), "SCRIPTS", ("lao",))
