@@ -1,0 +1,93 @@
+"""The shapes every op is tested at, and how near float64 truth each dtype must come."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64)
+
+# Largest error relative to the largest entry of the truth. Truths that vanish (one class, cosines at D = 1) are
+# taken to be of size FLOOR: inputs and intermediate results are of the order of 1.
+FLOOR = 1e-3
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
+
+# T tasks, K tangents, n queries, C classes.
+SOFTMAX = [
+    (1, 1, 1, 1),
+    (1, 1, 1, 2),
+    (2, 3, 5, 1),
+    (1, 7, 13, 5),
+    (5, 1, 17, 3),
+    (3, 4, 75, 5),
+    (2, 3, 31, 33),
+]
+
+# T tasks, K tangents, shots of each class, n queries, D embedding width.
+PROTO = [
+    (1, 1, (1,), 1, 1),
+    (1, 1, (1, 1), 1, 1),
+    (2, 3, (1, 2, 4), 7, 3),
+    (3, 2, (5,) * 5, 15, 64),
+    (1, 5, (3, 1, 2, 1, 4, 2), 9, 17),
+    (2, 2, (2,) * 12, 4, 31),
+    (1, 2, (1, 3), 6, 523),
+]
+
+DISTANCES = ("sqeuclidean", "euclidean", "cosine")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def softmax_case(T: int, K: int, n: int, C: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """logits and u."""
+    g = generator()
+    logits = 3 * torch.randn(T, n, C, dtype=torch.float64, generator=g)
+    return logits.to(dtype), torch.randn(T, K, n, C, dtype=torch.float64, generator=g).to(dtype)
+
+
+def proto_case(
+    T: int, K: int, shots: tuple[int, ...], n: int, D: int, dtype: torch.dtype
+) -> tuple[tuple[Tensor, ...], int]:
+    """The five tensors of `proto_gn`, support examples in an order of each task's own, and the ways."""
+    g, S, ways = generator(), sum(shots), len(shots)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=g).to(dtype)
+
+    labels = torch.repeat_interleave(torch.arange(ways), torch.tensor(shots))
+    labels = torch.stack([labels[torch.randperm(S, generator=g)] for _ in range(T)])
+    spread = D**-0.5  # keeps softmax away from 0 and 1 at any width
+    tensors = (
+        spread * normal(T, S, D),
+        spread * normal(T, n, D),
+        labels,
+        normal(T, K, S, D),
+        normal(T, K, n, D),
+    )
+    return tensors, ways
+
+
+def double(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.double() if x.is_floating_point() else x for x in tensors)
+
+
+def strided(x: Tensor) -> Tensor:
+    """The same values in memory of another layout: every second element of a transposed buffer."""
+    storage = torch.empty([*(s + 1 for s in reversed(x.shape)), 2], dtype=x.dtype)
+    view = storage[..., 1].permute(*reversed(range(x.dim())))[tuple(slice(1, None) for _ in x.shape)]
+    return view.copy_(x)
+
+
+def assert_near(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
+    assert got.dtype == dtype
+    error = (got.double() - want).abs().max().item()
+    limit = TOLERANCE[dtype] * max(want.abs().max().item(), FLOOR)
+    assert error <= limit, f"error {error:.1e} above {limit:.1e}"  # a NaN fails too
+
+
+def inner(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
+    """⟨a, b⟩ for each task and tangent: [T, K]."""
+    return sum((x * y).sum((-1, -2)) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from cases import DISTANCES, DTYPES, PROTO, assert_near, double, inner, proto_case, strided
+from torch.func import jacrev, jvp, vmap
+
+from tlxml_fast.errors import BackendError, TaskError, TlxError
+from tlxml_fast.ops import native_available, proto_gn, proto_gn_ref, proto_logits, softmax_gn_ref
+
+native = pytest.mark.skipif(not native_available(), reason="no core")
+each_distance = pytest.mark.parametrize("distance", DISTANCES)
+
+
+@native
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", PROTO)
+@each_distance
+def test_against_truth(distance, shape, dtype):
+    tensors, ways = proto_case(*shape, dtype)
+    options = {"ways": ways, "distance": distance, "scale": 1.7}
+    got = proto_gn(*tensors, backend="native", **options)
+    want = proto_gn_ref(*double(*tensors), **options)
+    for g, w in zip(got, want, strict=True):
+        assert_near(g, w, dtype)
+
+
+@each_distance
+def test_reference_against_dense_jacobian(distance):
+    (s, q, y, ds, dq), ways = proto_case(1, 3, (1, 2, 2), 4, 5, torch.float64)
+    f, options = proto_logits, {"ways": ways, "distance": distance, "scale": 0.7}
+    js, jq = jacrev(lambda a, b: f(a, b, y[0], **options), (0, 1))(s[0], q[0])
+    df = torch.einsum("mcsd,ksd->kmc", js, ds[0]) + torch.einsum("mcnd,knd->kmc", jq, dq[0])
+    w = softmax_gn_ref(f(s[0], q[0], y[0], **options), df)
+    gs, gq = proto_gn_ref(s, q, y, ds, dq, **options)
+    assert_near(gs[0], torch.einsum("mcsd,kmc->ksd", js, w), torch.float64)
+    assert_near(gq[0], torch.einsum("mcnd,kmc->knd", jq, w), torch.float64)
+
+
+@native
+@each_distance
+def test_embeddings_far_from_the_origin(distance):
+    """A common offset costs the Euclidean distances no digits beyond those the inputs lost to it."""
+    (s, q, *rest), ways = proto_case(2, 3, (2, 3, 1), 9, 40, torch.float32)
+    tensors = (s + 100, q + 100, *rest)
+    got = proto_gn(*tensors, ways=ways, distance=distance, backend="native")
+    want = proto_gn_ref(*double(*tensors), ways=ways, distance=distance)
+    for g, w in zip(got, want, strict=True):
+        assert (g - w).abs().max() <= (1e-4 if distance != "cosine" else 1e-2) * w.abs().max()
+
+
+@native
+@each_distance
+def test_strides_and_out(distance):
+    tensors, ways = proto_case(2, 3, (2, 1, 3), 5, 21, torch.float32)
+    want = proto_gn(*tensors, ways=ways, distance=distance)
+    out = torch.full_like(tensors[3], torch.nan), strided(torch.full_like(tensors[4], torch.nan))
+    got = proto_gn(*map(strided, tensors), ways=ways, distance=distance, out=out)
+    for g, o, w in zip(got, out, want, strict=True):
+        assert g is o
+        assert torch.equal(g, w)
+
+
+@native
+@pytest.mark.parametrize("dtype", DTYPES)
+@each_distance
+def test_bits_do_not_depend_on_threads_batching_or_alignment(distance, dtype, threads):
+    tensors, ways = proto_case(4, 5, (3, 1, 2, 2, 4), 23, 67, dtype)
+
+    def run(*chunk):
+        return torch.cat(proto_gn(*chunk, ways=ways, distance=distance, backend="native"), 2)
+
+    want = run(*tensors)
+    for count in (1, 2):
+        threads(count)
+        assert torch.equal(run(*tensors), want)
+    assert torch.equal(torch.cat([run(*(x[t : t + 1] for x in tensors)) for t in range(4)]), want)
+    by_tangent = [run(*tensors[:3], *(x[:, k : k + 2] for x in tensors[3:])) for k in range(0, 5, 2)]
+    assert torch.equal(torch.cat(by_tangent, 1), want)
+    shifted = [torch.cat([x.flatten()[:1], x.flatten()])[1:].view_as(x) for x in tensors]
+    assert torch.equal(run(*shifted), want)
+
+
+@native
+@each_distance
+def test_symmetric_positive_linear(distance):
+    (s, q, y, *u), ways = proto_case(2, 6, (2, 3, 1, 2), 11, 13, torch.float64)
+    v = [x.flip(1) for x in u]
+
+    def G(ds, dq):
+        return proto_gn(s, q, y, ds, dq, ways=ways, distance=distance, backend="native")
+
+    gu, gv = G(*u), G(*v)
+    torch.testing.assert_close(inner(u, gv), inner(v, gu), rtol=1e-11, atol=1e-12)
+    assert inner(u, gu).min() > 0
+    for mixed, a, b in zip(G(*(2 * a - 3 * b for a, b in zip(u, v, strict=True))), gu, gv, strict=True):
+        torch.testing.assert_close(mixed, 2 * a - 3 * b, rtol=1e-10, atol=1e-12)
+
+
+@each_distance
+def test_transforms_take_the_reference(distance):
+    tensors, ways = proto_case(3, 2, (1, 2), 4, 5, torch.float64)
+    options = {"ways": ways, "distance": distance}
+    want = proto_gn_ref(*tensors, **options)
+    by_task = vmap(lambda *x: tuple(g[0] for g in proto_gn(*(t[None] for t in x), **options)))(*tensors)
+    linear = jvp(lambda *u: proto_gn(*tensors[:3], *u, **options), tensors[3:], tensors[3:])[1]
+    for got in (by_task, linear):
+        for g, w in zip(got, want, strict=True):
+            torch.testing.assert_close(g, w)
+
+
+@each_distance
+def test_logits_derivatives_and_leading_dimensions(distance):
+    (s, q, y, *_), ways = proto_case(2, 1, (1, 2), 2, 3, torch.float64)
+    options = {"ways": ways, "distance": distance, "scale": 1.3}
+    whole = proto_logits(s[:, None], q[:, None], y[:, None], **options)[:, 0]
+    torch.testing.assert_close(whole, vmap(lambda *x: proto_logits(*x, **options))(s, q, y))
+    torch.testing.assert_close(whole[1], proto_logits(s[1], q[1], y[1], **options))
+
+    def second(a, b):  # gradgradcheck of a gradient: third order
+        logits = proto_logits(a, b, y[0], **options)
+        return torch.autograd.grad(logits.square().sum(), (a, b), create_graph=True)
+
+    inputs = s[0].clone().requires_grad_(), q[0].clone().requires_grad_()
+    assert torch.autograd.gradcheck(second, inputs)
+    assert torch.autograd.gradgradcheck(second, inputs)
+
+
+def test_bad_input():
+    (s, q, y, ds, dq), ways = proto_case(2, 3, (1, 2), 4, 5, torch.float32)
+    with pytest.raises(TaskError, match="task 1"):
+        proto_gn(s, q, torch.stack([y[0], y[1] * 0]), ds, dq, ways=ways)
+    with pytest.raises(TaskError, match="task 0"):
+        proto_gn(s, q, y - 1, ds, dq, ways=ways)
+    with pytest.raises(TlxError, match="dsupport_z has S = 2"):
+        proto_gn(s, q, y, ds[:, :, :2], dq, ways=ways)
+    with pytest.raises(TlxError, match=r"support_y is torch\.int32"):
+        proto_gn(s, q, y.int(), ds, dq, ways=ways)
+    with pytest.raises(TlxError, match="no distance"):
+        proto_gn(s, q, y, ds, dq, ways=ways, distance="manhattan")
+    with pytest.raises(TlxError, match="no size zero"):
+        proto_gn(s, q, y, ds[:, :0], dq[:, :0], ways=ways)
+    with pytest.raises(BackendError, match="no backend"):
+        proto_gn(s, q, y, ds, dq, ways=ways, backend="triton")

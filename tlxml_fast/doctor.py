@@ -1,0 +1,101 @@
+"""What is installed, what was built, and what will run: the rows that `tlxml-fast doctor` prints."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+
+import torch
+
+from tlxml_fast.ops import OPS, _native
+from tlxml_fast.ops._dispatch import Choice
+
+Row = tuple[str, str, str]  # section, what, status
+
+
+def report() -> list[Row]:
+    """The rows, section by section. Never raises: what is missing is a row that says so."""
+    return [*_versions(), *_core(), *_simd(), *_threads(), *_backends(), *_ops()]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _versions() -> Iterator[Row]:
+    yield "versions", "tlxml_fast", _version("tlxml_fast")
+    yield "versions", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield "versions", "torch", torch.__version__
+    yield "versions", "triton", _version("triton")
+    yield "versions", "CUDA of torch", torch.version.cuda or "none: a CPU build of torch"
+    if torch.cuda.is_available():
+        devices = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    else:
+        devices = "none"
+    yield "versions", "CUDA devices", devices
+
+
+def _core() -> Iterator[Row]:
+    yield "core", "compiled core", _native.why_not_native() or "loaded"
+    if _native.core is None:
+        return
+    build = _native.core.build
+    yield "core", "compiler", build["compiler"]
+    yield "core", "flags", build["flags"]
+    yield "core", "nvcc at build time", build["nvcc"]
+    if build["sanitizer"]:
+        yield "core", "sanitizer", build["sanitizer"]
+
+
+def _simd() -> Iterator[Row]:
+    if _native.core is None:
+        return
+    levels, dispatched = _native.core.build["simd_levels"], _native.core.simd_level()
+    passed, figures = _native.self_test()
+    for level in levels:  # from the highest down: the first that this processor has is the one dispatched
+        if level == dispatched:
+            status = f"dispatched, self-test {'passed' if passed else 'FAILED'}: {figures}"
+        elif levels.index(level) < levels.index(dispatched):
+            status = "compiled, not run: this processor lacks it"
+        else:
+            status = "compiled, not run: a higher level is dispatched"
+        yield "simd", level, status
+
+
+def _threads() -> Iterator[Row]:
+    yield "threads", "torch.get_num_threads()", str(torch.get_num_threads())
+    yield "threads", "loops of the core", _native.threading
+
+
+def _backends() -> Iterator[Row]:
+    if _native.native_available():
+        cpu = Choice("native", "the compiled core is loaded")
+    else:
+        cpu = Choice("reference", str(_native.why_not_native()))
+    cuda = Choice("reference", "there are no CUDA kernels yet")
+    if not torch.cuda.is_available():
+        cuda = Choice("none", "torch sees no CUDA device")
+    for device, choice in (("CPU", cpu), ("CUDA", cuda)):
+        yield "backends", f"{device} tensors", f"{choice.backend}: {choice.why}"
+
+
+def _ops() -> Iterator[Row]:
+    """Each op and its implementations, the native one run once against the reference in float64."""
+    for name, op in OPS.items():
+        if not _native.native_available() or _native.kernel(name, torch.float32) is None:
+            yield "ops", name, "reference"
+            continue
+        errors = []
+        for dtype in (torch.float32, torch.float64):
+            args, kwargs = op.example(dtype, torch.Generator().manual_seed(0))
+            want = op.reference(*(x.double() if x.is_floating_point() else x for x in args), **kwargs)
+            got = op.function(*args, backend="native", **kwargs)
+            pairs = zip(*((r,) if isinstance(r, torch.Tensor) else r for r in (got, want)), strict=True)
+            errors.append(max(((g - w).abs().max() / w.abs().max()).item() for g, w in pairs))
+        good = errors[0] < 1e-4 and errors[1] < 1e-12
+        figures = "relative error {:.0e} in float32, {:.0e} in float64".format(*errors)
+        yield "ops", name, f"native, reference; native self-test {'passed' if good else 'FAILED'}: {figures}"

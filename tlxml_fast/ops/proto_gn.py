@@ -1,0 +1,171 @@
+"""The Gauss-Newton product of a whole ProtoNet head: from tangents of the embeddings to their cotangents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+from tlxml_fast.errors import TaskError, TlxError
+from tlxml_fast.ops import _native
+from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, traced
+from tlxml_fast.ops.prototypes import class_means, prototype_logits
+from tlxml_fast.ops.softmax_gn import softmax_gn_ref
+
+CODES = {"sqeuclidean": 0, "euclidean": 1, "cosine": 2}  # the core's enum Distance
+
+
+def proto_gn(
+    support_z: Tensor,
+    query_z: Tensor,
+    support_y: Tensor,
+    dsupport_z: Tensor,
+    dquery_z: Tensor,
+    *,
+    ways: int,
+    distance: str = "sqeuclidean",
+    scale: float = 1.0,
+    backend: str = "auto",
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """JᵀΛJ dZ of a ProtoNet head, J the Jacobian of `proto_logits` in the embeddings Z = (support, query).
+
+    Whatever the distance, ∂f_mc/∂z_m = α_mc z_m + β_mc c_c and ∂f_mc/∂c_c = β_mc z_m + γ_mc c_c, so
+
+        df_mc = α_mc⟨z_m, dz_m⟩ + β_mc(⟨c_c, dz_m⟩ + ⟨z_m, dc_c⟩) + γ_mc⟨c_c, dc_c⟩,      w = Λ df
+        gz_m  = (Σ_c α_mc w_mc) z_m + Σ_c β_mc w_mc c_c
+        gc_c  = Σ_m β_mc w_mc z_m + (Σ_m γ_mc w_mc) c_c
+
+    and a support example gets gc of its class divided by the class's shots. With s = scale, ε = 1e-12:
+
+        sqeuclidean  f = −s‖z−c‖²             α = γ = −2s, β = 2s
+        euclidean    f = −s√(‖z−c‖²+ε) = −sd  α = γ = −s/d, β = s/d
+        cosine       f = s⟨z,c⟩/(|z||c|)      α = −f/|z|², γ = −f/|c|², β = s/(|z||c|),      |x|² = ‖x‖²+ε
+
+    Prototypical networks: Snell et al. 2017, arXiv:1703.05175. Influence: TLXML, arXiv:2501.14271.
+
+    Args:
+        support_z: [T, S, D], float32 or float64, embeddings of T tasks; any strides.
+        query_z: [T, n, D].
+        support_y: [T, S] int64, in 0..ways−1, each class at least once; shots may differ between classes.
+        dsupport_z, dquery_z: [T, K, S, D] and [T, K, n, D], K tangents a task.
+        ways: the number of classes C.
+        distance: "sqeuclidean", "euclidean" or "cosine".
+        scale: the factor s of the logits.
+        backend: "native" (C++, CPU tensors), "reference" (pure torch), or "auto": native where it can run.
+        out: the two tensors to write, shaped as the results and sharing no memory with the inputs.
+
+    Returns:
+        (gsupport, gquery), [T, K, S, D] and [T, K, n, D]. Native results are bit-identical for any
+        number of threads and any batching of T and K.
+
+    Raises:
+        TaskError: labels out of range, or a class without support examples.
+        TlxError: shapes, dtypes or devices do not fit, or there is no such distance.
+        BackendError: `backend="native"` cannot run on these tensors, or there is no such backend.
+    """
+    size = check(
+        "proto_gn",
+        support_z=(support_z, "T S D"),
+        query_z=(query_z, "T n D"),
+        support_y=(support_y, "T S"),
+        dsupport_z=(dsupport_z, "T K S D"),
+        dquery_z=(dquery_z, "T K n D"),
+    )
+    inputs = (support_z, query_z, support_y, dsupport_z, dquery_z)
+    if distance not in CODES:
+        raise TlxError(f'proto_gn: there is no distance "{distance}"; choose one of {", ".join(CODES)}.')
+    if not traced(support_y):
+        _check_labels(support_y, ways)
+    outs = (None, None) if out is None else out
+    for buf, like in zip(outs, (dsupport_z, dquery_z), strict=True):
+        if buf is not None:
+            check_out("proto_gn", buf, like, *inputs)
+    if choose("proto_gn", backend, *inputs).backend == "reference":
+        results = proto_gn_ref(*inputs, ways=ways, distance=distance, scale=scale)
+        return deliver(results[0], outs[0]), deliver(results[1], outs[1])
+
+    inputs = tuple(x.contiguous() for x in inputs)  # held here until the kernel returns
+    gsupport, gquery = buffer(outs[0], dsupport_z), buffer(outs[1], dquery_z)
+    run = _native.kernel("proto_gn", query_z.dtype)
+    run(
+        *(x.data_ptr() for x in inputs), gsupport.data_ptr(), gquery.data_ptr(),
+        size["T"], size["K"], size["S"], size["n"], ways, size["D"], CODES[distance], scale,
+    )  # fmt: skip
+    return deliver(gsupport, outs[0]), deliver(gquery, outs[1])
+
+
+def proto_gn_ref(
+    support_z: Tensor,
+    query_z: Tensor,
+    support_y: Tensor,
+    dsupport_z: Tensor,
+    dquery_z: Tensor,
+    *,
+    ways: int,
+    distance: str = "sqeuclidean",
+    scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """`proto_gn` by differentiating `proto_logits`: a jvp, Λ, and a vjp; knows nothing of α, β and γ."""
+
+    def task(support: Tensor, query: Tensor, labels: Tensor, dsupport: Tensor, dquery: Tensor):
+        def head(s: Tensor, q: Tensor) -> Tensor:
+            return proto_logits(s, q, labels, ways=ways, distance=distance, scale=scale)
+
+        logits, pull = vjp(head, support, query)
+
+        def product(ds: Tensor, dq: Tensor) -> tuple[Tensor, ...]:
+            return pull(softmax_gn_ref(logits, jvp(head, (support, query), (ds, dq))[1]))
+
+        return vmap(product)(dsupport, dquery)
+
+    return vmap(task)(support_z, query_z, support_y, dsupport_z, dquery_z)
+
+
+def proto_logits(
+    support_z: Tensor,
+    query_z: Tensor,
+    support_y: Tensor,
+    *,
+    ways: int,
+    distance: str = "sqeuclidean",
+    scale: float = 1.0,
+) -> Tensor:
+    """Logits of a ProtoNet head: minus the scaled distance, or the cosine, of queries to prototypes.
+
+    A prototype is the mean of the support embeddings of its class (Snell et al. 2017, arXiv:1703.05175). Plain
+    torch: works under every torch.func transform, differentiable to any order. `proto_gn` has the formulas.
+
+    Args:
+        support_z: [..., S, D].
+        query_z: [..., n, D].
+        support_y: [..., S], integer labels in 0..ways−1, each class at least once (not checked).
+        ways, distance, scale: as for `proto_gn`.
+
+    Returns:
+        [..., n, ways].
+    """
+    prototypes = class_means(support_z, support_y, ways)
+    return prototype_logits(query_z, prototypes, distance, scale)
+
+
+def _check_labels(support_y: Tensor, ways: int) -> None:
+    expected = set(range(ways))
+    for task, labels in enumerate(support_y.tolist()):
+        if set(labels) != expected:
+            raise TaskError(
+                f"proto_gn: the support labels of task {task} must be 0 to {ways - 1}, each at least once; "
+                f"they are {sorted(set(labels))}."
+            )
+
+
+def example(dtype: torch.dtype, generator: torch.Generator) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """A small call of `proto_gn`, for self-tests: its positional and keyword arguments."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=dtype, generator=generator)
+
+    labels = torch.arange(6).remainder(3).expand(2, 6)
+    return (normal(2, 6, 9), normal(2, 4, 9), labels, normal(2, 5, 6, 9), normal(2, 5, 4, 9)), {"ways": 3}
