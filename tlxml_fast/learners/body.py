@@ -1,0 +1,94 @@
+"""A module as a pure function of its parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import LearnerError
+from .elementary_norm import spell_out_norms
+
+NORMS = ("batch", "running")
+
+
+class Body:
+    """`body(parameters, x)`: the user's module evaluated at other parameters, the module itself never changed.
+
+    norm="batch" normalises by the statistics of the batch given (the transductive convention of MAML and
+    ProtoNet code); norm="running" by the running statistics, and is refused while they never saw a batch.
+    Dropout is off. Parameters with requires_grad=False are constants, like buffers.
+    """
+
+    def __init__(self, module: nn.Module, norm: str = "batch"):
+        if norm not in NORMS:
+            raise LearnerError(f"norm is 'batch' or 'running', not {norm!r}")
+        self.module, self.norm = module, norm
+        self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in module.modules())
+        self._skeleton = copy.deepcopy(module).eval()
+        for layer in self._skeleton.modules():
+            if isinstance(layer, _BatchNorm) and norm == "batch":
+                layer.running_mean = layer.running_var = None  # so that F.batch_norm takes the batch's own
+                layer.track_running_stats = False
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The trainable parameters by name, in the module's own order."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def check_statistics(self) -> None:
+        """Raise LearnerError if running statistics are asked for that never saw a batch."""
+        if self.norm != "running":
+            return
+        for name, layer in self.module.named_modules():
+            if not isinstance(layer, _BatchNorm):
+                continue
+            if layer.running_mean is None:
+                raise LearnerError(f"norm='running' needs running statistics, and {name!r} tracks none")
+            if layer.num_batches_tracked is not None and int(layer.num_batches_tracked) == 0:
+                raise LearnerError(
+                    f"norm='running', but the running statistics of {name!r} never saw a batch"
+                )
+
+    def any_order(self) -> Body:
+        """The same function from elementary operations, slower and differentiable to any order."""
+        twin = copy.copy(self)
+        twin._skeleton = spell_out_norms(copy.deepcopy(self._skeleton))
+        return twin
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        constants = {
+            name: value.detach().to(x.device, x.dtype if value.is_floating_point() else value.dtype)
+            for name, value in self._constants()
+        }
+        return functional_call(self._skeleton, {**constants, **parameters}, (x,), strict=False)
+
+    def _constants(self) -> list[tuple[str, Tensor]]:
+        live = [(name, p) for name, p in self.module.named_parameters() if not p.requires_grad]
+        known = dict(self._skeleton.named_buffers())
+        return live + [(name, b) for name, b in self.module.named_buffers() if name in known]
+
+
+class TrainingBody(Body):
+    """What `meta_train` runs when norm="running": batch statistics, running ones updated on the way."""
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        modes = [(layer, layer.training) for layer in self.module.modules()]
+        self.module.eval()
+        for layer in self.module.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.train()
+        try:
+            return functional_call(self.module, dict(parameters), (x,))
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+
+
+def check_logits(logits: Tensor, what: str) -> Tensor:
+    """`logits` if they are [n, C], else LearnerError."""
+    if logits.ndim != 2:
+        raise LearnerError(f"{what} gives outputs of shape {tuple(logits.shape)}, not [n, outputs]")
+    return logits

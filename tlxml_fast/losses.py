@@ -1,0 +1,109 @@
+"""Outer losses, each with its output Hessian Λ and a factor of it.
+
+For logits f [n, C] of the n queries of a task, L = (1/n) Σ_m ℓ(f_m, y_m) and Λ = ∂²L/∂f² is block-diagonal over
+queries. `factor` gives B [n, C, r] with Λ = (1/n) blockdiag(B_m B_mᵀ): its n·r columns, pulled back through the
+task's Jacobian J = ∂f/∂ω, give JᵀΛJ.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import LearnerError
+from .ops import softmax_gn
+
+
+class OuterLoss(ABC):
+    """A loss on query logits that is a mean over queries."""
+
+    name: str
+    regression: bool
+
+    @abstractmethod
+    def per_query(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """ℓ(f_m, y_m) for every query: logits [n, C], targets [n] → [n]."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """L, the mean over queries."""
+        return self.per_query(logits, targets).mean()
+
+    @abstractmethod
+    def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
+        """Λu for T tasks and K vectors: logits [T, n, C], u [T, K, n, C] → [T, K, n, C]."""
+
+    @abstractmethod
+    def rank(self, outputs: int) -> int:
+        """r, the rank of one query's block of Λ for C outputs."""
+
+    @abstractmethod
+    def factor(self, logits: Tensor) -> Tensor:
+        """B: logits [..., n, C] → [..., n, C, r], with Λ = (1/n) blockdiag(B_m B_mᵀ)."""
+
+
+class CrossEntropy(OuterLoss):
+    """ℓ = −log softmax(f)_y;  Λ_m = (diag p − p pᵀ)/n."""
+
+    name, regression = "cross_entropy", False
+
+    def per_query(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """−log p_y of every query."""
+        return F.cross_entropy(logits, targets, reduction="none")
+
+    def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
+        """p∘(u − ⟨p, u⟩)/n."""
+        return softmax_gn(logits, u, backend=backend)
+
+    def rank(self, outputs: int) -> int:
+        """C − 1: Λ_m annihilates constants."""
+        return outputs - 1
+
+    def factor(self, logits: Tensor) -> Tensor:
+        """D Q, with D = diag √p and Q [C, C−1] an orthonormal basis of the complement of s = √p.
+
+        diag p − p pᵀ = D(I − s sᵀ)D = D Q Qᵀ D. Q is columns 2 … C of the Householder reflection that takes the
+        first unit vector to −s: I − v vᵀ/v₁ with v = s + e₁, free of cancellation since s ≥ 0.
+        """
+        s = torch.softmax(logits, dim=-1).sqrt()
+        v = s.clone()
+        v[..., 0] += 1
+        identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+        reflection = identity - v[..., :, None] * v[..., None, :] / v[..., 0, None, None]
+        return s[..., None] * reflection[..., 1:]
+
+
+class MeanSquaredError(OuterLoss):
+    """ℓ = ‖f − y‖²/C, so that L is the mean over queries and outputs;  Λ = 2/(nC)·I, whatever f is."""
+
+    name, regression = "mse", True
+
+    def per_query(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean over outputs of (f − y)² for every query; targets are [n] or [n, C]."""
+        return (logits - targets.reshape(logits.shape)).square().mean(dim=-1)
+
+    def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
+        """2u/(nC)."""
+        return u * (2 / (logits.shape[-2] * logits.shape[-1]))
+
+    def rank(self, outputs: int) -> int:
+        """C."""
+        return outputs
+
+    def factor(self, logits: Tensor) -> Tensor:
+        """√(2/C)·I for every query."""
+        outputs = logits.shape[-1]
+        scaled = torch.eye(outputs, dtype=logits.dtype, device=logits.device) * (2 / outputs) ** 0.5
+        return scaled.expand(*logits.shape, outputs)
+
+
+LOSSES: dict[str, OuterLoss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}
+
+
+def get_loss(name: str) -> OuterLoss:
+    """The outer loss of that name; LearnerError otherwise."""
+    if name not in LOSSES:
+        raise LearnerError(f"loss is one of {', '.join(LOSSES)}, not {name!r}")
+    return LOSSES[name]

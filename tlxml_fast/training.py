@@ -1,0 +1,218 @@
+"""Meta-training and evaluation of any learner."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
+from .errors import CheckpointError, InfluenceWarning, LearnerError, TaskError
+from .learners import Episode, Learner
+from .learners.body import Body
+from .progress import progress_bar
+from .task import Task, TaskSet
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Query accuracy and loss over tasks; ± are 95% intervals, 1.96 standard errors over tasks."""
+
+    accuracy: float
+    accuracy_interval: float
+    loss: float
+    loss_interval: float
+    tasks: int
+
+    def __str__(self) -> str:
+        return f"accuracy {self.accuracy:.2%} ± {self.accuracy_interval:.2%}, loss {self.loss:.4f}"
+
+
+def evaluate(learner: Learner, tasks: TaskSet, progress: bool = False) -> Evaluation:
+    """Adapt to every task (with the learner's evaluation steps) and judge its query set.
+
+    For regression tasks the accuracy is NaN. Raises TaskError for a task without query labels.
+    """
+    learner = learner.at_evaluation()
+    omega = {name: p.detach() for name, p in learner.parameters().items()}
+    rows = []
+    with progress_bar("evaluate", len(tasks), progress) as advance:
+        for task in tasks:
+            logits, y = _forward(learner, omega, task)
+            loss = float(learner.loss(logits, y))
+            hits = float("nan") if task.regression else float((logits.argmax(-1) == y).double().mean())
+            rows.append((hits, loss))
+            advance()
+    if not rows:
+        raise TaskError("there are no tasks to evaluate on")
+    table = np.array(rows)
+    spread = 1.96 * table.std(0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.full(2, np.nan)
+    return Evaluation(
+        *(float(v) for v in (table[:, 0].mean(), spread[0], table[:, 1].mean(), spread[1])), len(rows)
+    )
+
+
+def meta_train(
+    learner: Learner,
+    tasks: TaskSet,
+    *,
+    steps: int = 1000,
+    batch_size: int = 16,
+    optimizer: str = "adam",
+    lr: float = 1e-3,
+    schedule: str = "constant",
+    weight_decay: float = 0.0,
+    val_tasks: TaskSet | None = None,
+    val_every: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 100,
+    resume: bool = False,
+    origin: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Minimise (1/M) Σ_t L_t(ω) + (δ/2)‖ω‖² over the learner's meta-parameters, in place.
+
+    tasks         M training tasks; step s draws `batch_size` of them without replacement, from (seed, s) alone.
+                  A lazy set far larger than steps × batch_size amounts to fresh episodes for ever
+    optimizer     "adam" or "sgd" (both with coupled decay δω); "adamw" decays weights outside the loss, so
+                  its ω minimises something else: it warns, and records no δ
+    schedule      of the learning rate: "constant", or "cosine" to zero at the last step
+    weight_decay  δ, recorded on the learner and in the checkpoint
+    val_tasks     judged every `val_every` steps (and at the end)
+    checkpoint    written every `checkpoint_every` steps and at the end; with `resume`, read first: the run ends
+                  bit for bit as if it had never stopped
+    origin        where the tasks come from, JSON, recorded in the checkpoint
+
+    Returns the history: a dict per validation. Raises TaskError naming a task whose loss is not finite.
+    """
+    _check(steps, batch_size, optimizer, schedule, lr, weight_decay, tasks)
+    learner.with_body(Body(learner.module)).check(tasks[0])  # with batch statistics: none may have run yet
+    settings = {
+        "tasks": len(tasks),
+        "steps": steps,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "lr": lr,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+        "seed": seed,
+    }
+    parameters = learner.parameters()
+    optim = OPTIMIZERS[optimizer](list(parameters.values()), lr=lr, weight_decay=weight_decay)
+    done, history = 0, []
+    if resume and checkpoint is not None and Path(checkpoint).exists():
+        done, history = _resume(checkpoint, learner, optim, settings)
+    if optimizer == "adamw" and weight_decay:
+        warnings.warn(
+            "AdamW's decoupled decay is not (δ/2)‖ω‖² in the loss: influence cannot account for it",
+            InfluenceWarning,
+            stacklevel=2,
+        )
+    learner.weight_decay = None if optimizer == "adamw" and weight_decay else weight_decay
+
+    def save() -> None:
+        learner.training = {**settings, "done": done, "history": history, "origin": dict(origin or {})}
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, learner, optim)
+
+    with progress_bar(f"meta-train {learner.kind}", steps, progress) as advance:
+        advance(done)
+        while done < steps:
+            if schedule == "cosine":
+                optim.param_groups[0]["lr"] = lr * 0.5 * (1 + np.cos(np.pi * done / steps))
+            loss = _step(
+                learner.for_training(), parameters, optim, tasks, _draw(seed, done, len(tasks), batch_size)
+            )
+            done += 1
+            if val_tasks is not None and (done == steps or (val_every and done % val_every == 0)):
+                result = evaluate(learner, val_tasks)
+                history.append({"step": done, **vars(result)})
+            note = f"loss {loss:.4f}" + (f", held-out {history[-1]['accuracy']:.2%}" if history else "")
+            advance(1, note)
+            if done == steps or done % checkpoint_every == 0:
+                save()
+    return history
+
+
+def _step(
+    learner: Learner,
+    parameters: dict[str, Tensor],
+    optim: torch.optim.Optimizer,
+    tasks: TaskSet,
+    drawn: np.ndarray,
+) -> float:
+    """One step on the mean loss of the drawn tasks; the mean loss."""
+    optim.zero_grad()
+    total = 0.0
+    for index in drawn:
+        task = tasks[int(index)]
+        logits, y = _forward(learner, parameters, task)
+        loss = learner.loss(logits, y)
+        if not torch.isfinite(loss):
+            raise TaskError(f"the loss of task {task.label!r} is {float(loss)} during meta-training")
+        (loss / len(drawn)).backward()
+        total += float(loss.detach())
+    optim.step()
+    return total / len(drawn)
+
+
+def _forward(learner: Learner, omega: dict[str, Tensor], task: Task) -> tuple[Tensor, Tensor]:
+    """Query logits and query labels of one task, in ω's dtype and on its device."""
+    if task.query_y is None:
+        raise TaskError(f"task {task.label!r} has no query labels to be judged by")
+    like = next(iter(omega.values()))
+    logits = learner.query_logits(omega, Episode.of(task, like.dtype, like.device), task.ways)
+    return logits, task.query_y.to(like.device, like.dtype if task.regression else torch.int64)
+
+
+def _draw(seed: int, step: int, tasks: int, batch_size: int) -> np.ndarray:
+    return np.random.default_rng([seed, step]).choice(tasks, min(batch_size, tasks), replace=False)
+
+
+def _resume(
+    path: str | os.PathLike[str], learner: Learner, optim: torch.optim.Optimizer, settings: dict[str, Any]
+) -> tuple[int, list[dict[str, Any]]]:
+    saved = load_checkpoint(path, learner.module)
+    if saved.describe() != learner.describe():
+        raise CheckpointError(f"{path} holds a learner with other settings: {saved.describe()}")
+    for name, value in settings.items():
+        if saved.training.get(name) != value:
+            raise CheckpointError(
+                f"{path} was trained with {name}={saved.training.get(name)!r}, not {value!r}"
+            )
+    with torch.no_grad():
+        for p, q in zip(learner.parameters().values(), saved.parameters().values(), strict=True):
+            p.copy_(q)
+    restore_optimizer(path, learner, optim)
+    return saved.training["done"], list(saved.training["history"])
+
+
+def _check(
+    steps: int, batch_size: int, optimizer: str, schedule: str, lr: float, weight_decay: float, tasks: TaskSet
+) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise LearnerError(f"optimizer is one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
+    if schedule not in SCHEDULES:
+        raise LearnerError(f"schedule is one of {', '.join(SCHEDULES)}, not {schedule!r}")
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("batch_size", batch_size, 1),
+        ("weight_decay", weight_decay, 0),
+    ):
+        if not value >= least:
+            raise LearnerError(f"{name} is at least {least}, not {value}")
+    if not lr > 0:
+        raise LearnerError(f"lr is positive, not {lr}")
+    if len(tasks) == 0:
+        raise TaskError("there are no tasks to train on")
