@@ -1,0 +1,199 @@
+"""The linearization of a learner at its meta-parameters, over tasks of one shape."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..errors import TaskError, TlxError
+from ..learners import Episode, Learner, Parameters
+from ..task import TaskSet
+
+
+@dataclass
+class BackendReport:
+    """What runs and why: the backend, the reason for it, and what was decided on the way."""
+
+    backend: str
+    reason: str
+    decisions: dict[str, str] = field(default_factory=dict)
+
+
+class FlatParameters:
+    """Named tensors as one vector: the order of the mapping, each flattened, concatenated."""
+
+    def __init__(self, like: Mapping[str, Tensor]):
+        self.shapes = {name: tuple(p.shape) for name, p in like.items()}
+        self.sizes = [p.numel() for p in like.values()]
+        self.size = sum(self.sizes)
+
+    def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
+        """[q] from named tensors."""
+        return torch.cat([values[name].reshape(-1) for name in self.shapes])
+
+    def unflatten(self, vector: Tensor) -> Parameters:
+        """Named tensors from [q]."""
+        parts = vector.split(self.sizes)
+        return {
+            name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+
+class Linearization(ABC):
+    """f_t(ω) and L_t(ω) of T tasks of one shape, with their derivatives at the learner's ω.
+
+    T tasks, n queries, C logits, q meta-parameters, K vectors (as rows). J_t = ∂f_t/∂ω is [n·C, q], and Λ_t
+    the Hessian of L_t in the logits.
+    """
+
+    def __init__(self, learner: Learner, tasks: TaskSet, dtype: torch.dtype | None, report: BackendReport):
+        tasks = TaskSet(tasks)  # a lazy set is made once
+        self.learner, self.tasks, self.report = learner, tasks, report
+        shapes = sorted({str(task.shape) for task in tasks})
+        if len(shapes) != 1:
+            listed = "; ".join(shapes) or "none"
+            raise TaskError(f"linearize takes tasks of one shape, and these have {len(shapes)}: {listed}")
+        self.C = learner.check(tasks[0])
+        learner.refuse_influence()
+        parameters = learner.parameters()
+        self.flat = FlatParameters(parameters)
+        first = next(iter(parameters.values()))
+        self.dtype, self.device = dtype or first.dtype, first.device
+        if not self.dtype.is_floating_point or self.dtype.itemsize < 4:
+            raise TlxError(f"dtype is torch.float32 or torch.float64, not {self.dtype}")
+        self.omega = self.flat.flatten(parameters).detach().to(self.dtype)
+        shape = tasks[0].shape
+        self.ways, self.labelled = shape.ways, shape.labelled
+        self.T, self.n, self.q = len(tasks), shape.n_query, self.flat.size
+        self.episodes = [Episode.of(task, self.dtype, self.device) for task in tasks]
+
+    def __repr__(self) -> str:
+        sizes = f"T={self.T}, n={self.n}, C={self.C}, q={self.q}"
+        return f"{type(self).__name__}({self.learner.kind}, {sizes}, {self.dtype})"
+
+    @cached_property
+    @abstractmethod
+    def logits(self) -> Tensor:
+        """f, [T, n, C]."""
+
+    # ---- one task: what a backend provides ----------------------------------------------------------
+
+    @abstractmethod
+    def jvp_task(self, t: int, V: Tensor) -> Tensor:
+        """J_t v_k: V [K, q] → [K, n, C]."""
+
+    @abstractmethod
+    def vjp_task(self, t: int, U: Tensor) -> Tensor:
+        """J_tᵀ u_k: U [K, n, C] → [K, q]."""
+
+    @abstractmethod
+    def gnvp_task(self, t: int, V: Tensor) -> Tensor:
+        """J_tᵀ Λ_t J_t v_k: V [K, q] → [K, q]."""
+
+    @abstractmethod
+    def hvp_task(self, t: int, V: Tensor) -> Tensor:
+        """∇²L_t v_k, with the exact Hessian: V [K, q] → [K, q]."""
+
+    # ---- all tasks ----------------------------------------------------------------------------------
+
+    def jvp(self, V: Tensor) -> Tensor:
+        """J_t v_k: V [K, q] → [T, K, n, C]."""
+        V = self.vectors(V, self.q)
+        return torch.stack([self.jvp_task(t, V) for t in range(self.T)])
+
+    def vjp(self, U: Tensor) -> Tensor:
+        """J_tᵀ u_tk: U [T, K, n, C] → [T, K, q]."""
+        if U.ndim != 4 or len(U) != self.T:
+            raise TlxError(f"cotangents have shape {tuple(U.shape)}, not [{self.T}, K, {self.n}, {self.C}]")
+        return torch.stack([self.vjp_task(t, self.vectors(U[t], self.n, self.C)) for t in range(self.T)])
+
+    def gnvp(self, V: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Σ_t w_t J_tᵀ Λ_t J_t v_k: V [K, q] → [K, q]; w_t = 1/T unless given, so that chunks and ranks add."""
+        return self._weighted_sum(self.gnvp_task, V, weights)
+
+    def hvp(self, V: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Σ_t w_t ∇²L_t v_k, with the exact Hessian: V [K, q] → [K, q]; w_t = 1/T unless given."""
+        return self._weighted_sum(self.hvp_task, V, weights)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """The query labels [T, n], or regression targets."""
+        self.need_targets()
+        y = torch.stack([task.query_y for task in self.tasks]).to(self.device)
+        return y.to(self.dtype) if y.is_floating_point() else y
+
+    def loss_task(self, t: int) -> Tensor:
+        """L_t, the mean over queries."""
+        return self.learner.loss(self.logits[t], self.targets[t])
+
+    def losses(self) -> Tensor:
+        """L_t of every task, [T]."""
+        return torch.stack([self.loss_task(t) for t in range(self.T)])
+
+    def gradient_task(self, t: int) -> Tensor:
+        """∇_ω L_t, [q]."""
+        return self.vjp_task(t, self.logit_gradients(self.targets)[t][None] / self.n)[0]
+
+    def gradients(self) -> Tensor:
+        """∇_ω L_t of every task, [T, q]."""
+        return self.vjp(self.logit_gradients(self.targets)[:, None] / self.n)[:, 0]
+
+    def per_query_gradients(self) -> Tensor:
+        """∇_ω ℓ_tm of every query's own loss, [T, n, q]; their mean over queries is `gradients()`."""
+        return self.vjp(self.spread(self.logit_gradients(self.targets)))
+
+    def logit_gradients(self, targets: Tensor) -> Tensor:
+        """∂ℓ_m/∂f_m of every query's loss against `targets` [T, n], as [T, n, C]."""
+        loss = self.learner.loss
+
+        def total(logits: Tensor) -> Tensor:
+            return sum(loss.per_query(f, y).sum() for f, y in zip(logits, targets, strict=True))
+
+        return torch.func.grad(total)(self.logits)
+
+    @property
+    def gn_rank(self) -> int:
+        """n·r, the number of rows of `gn_rows`."""
+        return self.n * self.learner.loss.rank(self.C)
+
+    def gn_rows(self, t: int) -> Tensor:
+        """R_t with J_tᵀΛ_tJ_t = R_tᵀR_t: the n·r pull-backs of the loss's factor, [n·r, q]."""
+        factor = self.learner.loss.factor(self.logits[t])  # [n, C, r]
+        cotangents = self.spread(factor.permute(2, 0, 1)).flatten(0, 1) / self.n**0.5
+        return self.vjp_task(t, cotangents)
+
+    def spread(self, per_query: Tensor) -> Tensor:
+        """[..., n, C] → [..., n, n, C]: the m-th cotangent is `per_query`'s row m, zero on other queries."""
+        eye = torch.eye(per_query.shape[-2], dtype=per_query.dtype, device=per_query.device)
+        return eye[:, :, None] * per_query[..., :, None, :]
+
+    def need_targets(self) -> None:
+        """Raise TaskError if the tasks have no query labels."""
+        if not self.labelled:
+            raise TaskError(
+                f"task {self.tasks[0].label!r} has no query labels; explain a prediction with target="
+            )
+
+    def _weighted_sum(
+        self, product: Callable[[int, Tensor], Tensor], V: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        V = self.vectors(V, self.q)
+        weights = self.omega.new_full((self.T,), 1 / self.T) if weights is None else torch.as_tensor(weights)
+        if weights.shape != (self.T,):
+            raise TlxError(f"weights have shape {tuple(weights.shape)} for {self.T} tasks")
+        weights = weights.to(V)
+        total = torch.zeros_like(V)
+        for t in range(self.T):  # in the order of the tasks, so that the sum is the same every time
+            total += weights[t] * product(t, V)
+        return total
+
+    def vectors(self, V: Tensor, *tail: int) -> Tensor:
+        """`V` in this linearization's dtype and on its device, its shape checked against [..., *tail]."""
+        if V.shape[V.ndim - len(tail) :] != tail or V.ndim != len(tail) + 1 or len(V) == 0:
+            raise TlxError(f"vectors have shape {tuple(V.shape)}, not [K, {', '.join(map(str, tail))}]")
+        return V.to(self.device, self.dtype)

@@ -1,0 +1,159 @@
+"""Scores: the influence of every training task on every test task, with its names and its sign."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import TlxError
+from .files import read_tensors, write_tensors
+from .task import TaskSet
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class TaskAxis:
+    """The tasks along one dimension of the scores."""
+
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tasks: TaskSet) -> TaskAxis:
+        """Names, content hashes and groups of a task set, each task made once."""
+        rows = [(task.label, task.id, task.group) for task in tasks]
+        return cls(*(tuple(column) for column in zip(*rows, strict=True))) if rows else cls((), (), ())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Ranking(NamedTuple):
+    """The k first training tasks of every test task, the strongest first: positions and scores, [..., k]."""
+
+    indices: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """I_perf(i, j), the influence of training task j on test task i (TLXML, arXiv 2501.14271).
+
+    values   [n_test, n_train], or [n_test, n_query, n_train] per query; float64. Test tasks with fewer
+             queries than the widest are padded with NaN.
+    test, train   names, ids and groups along the two axes
+    in_fit   [n_train] True where the training task is one of those the curvature was fitted to: its score is
+             that of upweighting it. A task that was not is *added*.
+    target   what is explained: "loss", the "predicted" class's loss, or its "margin"
+    info     how the scores were computed; JSON throughout
+
+    Sign. For a loss, I_perf(i, j) > 0 says that upweighting j raises i's loss: j is *harmful* to i; < 0 is
+    *helpful*. For a margin it is the other way round, and `helpful` and `harmful` know it.
+    Removing a group J from M training tasks predicts ΔL_i ≈ −(1/M) Σ_{j∈J} I_perf(i, j).
+    """
+
+    values: Tensor
+    test: TaskAxis
+    train: TaskAxis
+    in_fit: Tensor
+    target: str = "loss"
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.test), len(self.train))
+        if (self.values.shape[0], self.values.shape[-1]) != expected or self.values.ndim not in (2, 3):
+            raise TlxError(
+                f"scores of shape {tuple(self.values.shape)} for {expected[0]} test × {expected[1]} train"
+            )
+
+    def __repr__(self) -> str:
+        shape = " × ".join(f"{size} {dim}" for size, dim in zip(self.values.shape, self.dims, strict=True))
+        return f"Scores({shape}, target={self.target!r})"
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The names of the dimensions of `values`."""
+        return ("test", "train") if self.values.ndim == 2 else ("test", "query", "train")
+
+    def helpful(self, k: int) -> Ranking:
+        """The k training tasks that most lowered each test task's loss, the most helpful first."""
+        return self._rank(k, descending=self.target == "margin")
+
+    def harmful(self, k: int) -> Ranking:
+        """The k training tasks that most raised each test task's loss, the most harmful first."""
+        return self._rank(k, descending=self.target != "margin")
+
+    def group(self, labels: Sequence[str] | None = None, reduce: str = "sum") -> Scores:
+        """The influence of groups of training tasks: I(J) = Σ_{j∈J} I(j), or the mean with reduce="mean".
+
+        labels   one a training task; the tasks' own groups unless given. Groups come in sorted order, their
+                 sizes in `info["group_sizes"]`; `in_fit` is True where the whole group was fitted.
+        """
+        labels = list(self.train.groups if labels is None else map(str, labels))
+        if len(labels) != len(self.train):
+            raise TlxError(f"{len(labels)} group labels for {len(self.train)} training tasks")
+        if reduce not in ("sum", "mean"):
+            raise TlxError(f"reduce is 'sum' or 'mean', not {reduce!r}")
+        names = sorted(set(labels))
+        member = torch.tensor([[label == name for name in names] for label in labels], dtype=torch.bool)
+        sizes = member.sum(0)
+        values = self.values @ member.to(self.values)
+        if reduce == "mean":
+            values = values / sizes
+        return replace(
+            self,
+            values=values,
+            train=TaskAxis(tuple(names), tuple(names), tuple(names)),
+            in_fit=~(member & ~self.in_fit[:, None]).any(0),
+            info={
+                **self.info,
+                "group_sizes": dict(zip(names, sizes.tolist(), strict=True)),
+                "group_reduce": reduce,
+            },
+        )
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A DataFrame with test tasks (and queries) as rows and training tasks as columns."""
+        try:
+            import pandas
+        except ImportError:
+            raise TlxError("to_pandas needs pandas: pip install 'tlxml_fast[pandas]'") from None
+        columns = pandas.Index(self.train.names, name="train")
+        if self.values.ndim == 2:
+            return pandas.DataFrame(self.values.numpy(), pandas.Index(self.test.names, name="test"), columns)
+        rows = pandas.MultiIndex.from_product(
+            [self.test.names, range(self.values.shape[1])], names=["test", "query"]
+        )
+        return pandas.DataFrame(self.values.flatten(0, 1).numpy(), rows, columns).dropna(how="all")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file with a JSON header; whole or not at all."""
+        header = {
+            "test": asdict(self.test),
+            "train": asdict(self.train),
+            "target": self.target,
+            "info": dict(self.info),
+        }
+        write_tensors(path, "scores", {"values": self.values, "in_fit": self.in_fit}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scores:
+        """Read what `save` wrote; executes no code. Raises CheckpointError on anything else."""
+        tensors, header = read_tensors(path, "scores")
+        axes = [TaskAxis(**{k: tuple(v) for k, v in header[axis].items()}) for axis in ("test", "train")]
+        return cls(tensors["values"], *axes, tensors["in_fit"], header["target"], header["info"])
+
+    def _rank(self, k: int, descending: bool) -> Ranking:
+        if not 1 <= k <= len(self.train):
+            raise TlxError(f"k = {k} is not between 1 and the {len(self.train)} training tasks")
+        # stable, so that equal scores keep the order of the tasks
+        values, indices = self.values.sort(dim=-1, descending=descending, stable=True)
+        return Ranking(indices[..., :k], values[..., :k])

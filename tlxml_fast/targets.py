@@ -1,0 +1,38 @@
+"""What is explained of a prediction: the loss, or a quantity that needs no query labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .errors import LearnerError
+from .linearize import Linearization
+
+TARGETS = ("loss", "predicted", "margin")
+
+
+def check_target(target: str) -> None:
+    """Raise LearnerError unless `target` is one of TARGETS."""
+    if target not in TARGETS:
+        raise LearnerError(f"target is one of {', '.join(TARGETS)}, not {target!r}")
+
+
+def target_cotangents(lin: Linearization, target: str) -> Tensor:
+    """∂target_m/∂f_m of every query, [T, n, C]; a task's target is the mean over its queries.
+
+    "loss"       the outer loss; needs query labels
+    "predicted"  −log p of the predicted class ŷ: the loss as if the prediction were right
+    "margin"     f_ŷ − max_{c≠ŷ} f_c: how far the prediction is from another. Ties go to the lower class
+
+    Raises LearnerError for a regression task with a target that needs classes.
+    """
+    check_target(target)
+    if target == "loss":
+        return lin.logit_gradients(lin.targets)
+    if lin.learner.loss.regression or lin.C < 2:
+        raise LearnerError(f"target={target!r} explains a predicted class among several; use target='loss'")
+    first, second = lin.logits.sort(dim=-1, descending=True, stable=True).indices[..., :2].unbind(-1)
+    if target == "predicted":
+        return lin.logit_gradients(first)
+    classes = torch.arange(lin.C, device=lin.device)
+    return (first[..., None] == classes).to(lin.dtype) - (second[..., None] == classes).to(lin.dtype)
