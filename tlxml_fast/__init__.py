@@ -1,0 +1,68 @@
+"""tlxml_fast: which training tasks made a meta-learned model adapt and predict as it does.
+
+Data flows one way: tasks → learner → linearization → curvature → inverse → scores → report.
+"""
+
+from . import data, models
+from .checkpoint import load_checkpoint, save_checkpoint
+from .curvature import GaussNewton, Hessian, Identity
+from .errors import (
+    BackendError,
+    CheckpointError,
+    CurvatureError,
+    DataError,
+    FallbackWarning,
+    InfluenceWarning,
+    LearnerError,
+    TaskError,
+    TlxError,
+)
+from .groups import group_matrix, group_table
+from .influence import TaskInfluence
+from .learners import MAML, Learner, ProtoNet
+from .linearize import Linearization, linearize
+from .parse import parse_task, parse_tasks
+from .report import write_report
+from .scores import Scores
+from .solvers import Dense, Relative
+from .task import Task, TaskSet
+from .training import evaluate, meta_train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MAML",
+    "BackendError",
+    "CheckpointError",
+    "CurvatureError",
+    "DataError",
+    "Dense",
+    "FallbackWarning",
+    "GaussNewton",
+    "Hessian",
+    "Identity",
+    "InfluenceWarning",
+    "Learner",
+    "LearnerError",
+    "Linearization",
+    "ProtoNet",
+    "Relative",
+    "Scores",
+    "Task",
+    "TaskError",
+    "TaskInfluence",
+    "TaskSet",
+    "TlxError",
+    "data",
+    "evaluate",
+    "group_matrix",
+    "group_table",
+    "linearize",
+    "load_checkpoint",
+    "meta_train",
+    "models",
+    "parse_task",
+    "parse_tasks",
+    "save_checkpoint",
+    "write_report",
+]

@@ -1,0 +1,211 @@
+"""Runs: the steps of the command line as functions over one directory.
+
+DIR/checkpoint.safetensors   train: the learner, its δ, its history, the tasks it was trained on
+DIR/scores.safetensors       influence: the scores, their names, how they were computed
+DIR/report.html              report
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .checkpoint import load_checkpoint
+from .curvature import Curvature
+from .data.spec import TaskSpec
+from .errors import CheckpointError, InfluenceWarning, LearnerError
+from .influence import TaskInfluence
+from .learners import MAML, Learner, ProtoNet
+from .models import conv4, mlp
+from .report import write_report
+from .scores import Scores
+from .solvers import Inverse
+from .training import meta_train
+
+CHECKPOINT, SCORES, REPORT = "checkpoint.safetensors", "scores.safetensors", "report.html"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which learner to build over which model."""
+
+    learner: str = "protonet"
+    model: str = "conv4"
+    hidden: int = 64
+    norm: str = "batch"
+    distance: str = "sqeuclidean"
+    inner_lr: float = 0.4
+    inner_steps: int = 1
+    inner_steps_eval: int | None = None
+    adapt: Sequence[str] | str | None = None
+    first_order: bool = False
+
+    def build(self, features: tuple[int, ...], ways: int, seed: int) -> Learner:
+        """A freshly initialised learner for inputs of shape `features`."""
+        if self.learner == "protonet":
+            return ProtoNet(self._module(features, None, seed), self.distance, norm=self.norm)
+        if self.learner == "maml":
+            return MAML(
+                self._module(features, ways, seed),
+                self.inner_lr,
+                self.inner_steps,
+                self.inner_steps_eval,
+                self.adapt,
+                self.norm,
+                first_order=self.first_order,
+            )
+        raise LearnerError(f"the learner is 'protonet' or 'maml', not {self.learner!r}")
+
+    def _module(self, features: tuple[int, ...], ways: int | None, seed: int) -> nn.Module:
+        if self.model == "mlp":
+            size = torch.Size(features).numel()
+            return mlp(size, self.hidden, self.hidden if ways is None else ways, seed=seed)
+        if self.model != "conv4":
+            raise LearnerError(f"the model is 'conv4' or 'mlp', not {self.model!r}")
+        return conv4(self.hidden, features[0], features[1], ways, seed=seed)
+
+
+def train_run(
+    out: Path,
+    tasks: TaskSpec,
+    held_out: TaskSpec,
+    model: ModelSpec,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+    **training: Any,
+) -> Learner:
+    """Meta-train on `tasks`, judge on `held_out`, and leave DIR/checkpoint.safetensors."""
+    train, val = tasks.tasks(), held_out.tasks()
+    learner = model.build(train[0].shape.features, tasks.ways, seed)
+    learner.module.to(device)
+    meta_train(
+        learner,
+        train,
+        val_tasks=val,
+        seed=seed,
+        progress=progress,
+        checkpoint=out / CHECKPOINT,
+        origin={"tasks": tasks.describe(), "held_out": held_out.describe()},
+        **training,
+    )
+    return learner
+
+
+def influence_run(
+    run: Path,
+    out: Path,
+    *,
+    curvature: Curvature,
+    inverse: Inverse,
+    train_tasks: int | None = None,
+    test_tasks: int = 32,
+    test_seed: int | None = None,
+    target: str = "loss",
+    backend: str = "auto",
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Scores:
+    """Influence of the run's training tasks on held-out tasks, left in OUT/scores.safetensors.
+
+    train_tasks  how many of the tasks trained on; all unless given
+    test_seed    of the held-out tasks; those training was judged on unless given
+    """
+    start = time.perf_counter()
+    learner = load_checkpoint(_existing(run / CHECKPOINT, "train"))
+    learner.module.to(device)
+    train, test = task_specs(learner, run / CHECKPOINT)
+    train = replace(train, count=train.count if train_tasks is None else train_tasks)
+    test = replace(test, count=test_tasks, seed=test.seed if test_seed is None else test_seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InfluenceWarning)
+        influence = TaskInfluence(learner, curvature, inverse, backend, dtype, progress=progress)
+        scores = influence.fit(train.tasks()).scores(test.tasks(), target=target)
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    info = {
+        **scores.info,
+        "training": learner.training,
+        "tasks": {"train": train.describe(), "test": test.describe()},
+        "warnings": [str(w.message) for w in caught if issubclass(w.category, InfluenceWarning)],
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": {**scores.info["seconds"], "total": time.perf_counter() - start},
+    }
+    scores = replace(scores, info=info)
+    scores.save(out / SCORES)
+    return scores
+
+
+def report_run(run: Path, path: Path, command: str = "") -> None:
+    """The report of OUT/scores.safetensors; its tasks are made again and checked against the scores."""
+    scores = Scores.load(_existing(run / SCORES, "influence"))
+    if "tasks" not in scores.info:
+        raise CheckpointError(
+            f"{run / SCORES} does not say where its tasks come from; call write_report with them"
+        )
+    train, test = (TaskSpec(**scores.info["tasks"][side]) for side in ("train", "test"))
+    write_report(path, scores, train.tasks(), test.tasks(), _report_sections(scores.info, command))
+
+
+def task_specs(learner: Learner, path: Path) -> tuple[TaskSpec, TaskSpec]:
+    """Where a trained learner's training and held-out tasks come from."""
+    origin = learner.training.get("origin") or {}
+    if set(origin) != {"tasks", "held_out"}:
+        raise CheckpointError(
+            f"{path} does not say which tasks it was trained on; use TaskInfluence from Python"
+        )
+    return TaskSpec(**origin["tasks"]), TaskSpec(**origin["held_out"])
+
+
+def _report_sections(info: dict[str, Any], command: str) -> dict[str, Any]:
+    """The facts in `Scores.info` in the sections that the report shows."""
+    training = dict(info["training"])
+    history, _ = training.pop("history", None) or [{}], training.pop("origin", None)
+    curvature = dict(info["curvature"])
+    spectrum = curvature.pop("spectrum", None)
+    kept = ("training_tasks", "mean_loss", "gradient_norm", "median_task_gradient_norm", "median_confidence")
+    sections = {
+        "data": {f"{side} tasks": _in_words(spec) for side, spec in info["tasks"].items()},
+        "learner": info["learner"],
+        "training": {
+            **{
+                key: history[-1][key]
+                for key in ("accuracy", "accuracy_interval", "loss")
+                if key in history[-1]
+            },
+            **training,
+        },
+        "influence": {
+            **curvature,
+            **{key: info[key] for key in (*kept, "weight_decay", "dtype")},
+            "backend": info["backend"],
+            "notes": info["notes"],
+        },
+        "spectrum": spectrum,
+        "seconds": info["seconds"],
+        "warnings": info["warnings"],
+        "created": info["created"],
+        "command": command,
+    }
+    return {key: value for key, value in sections.items() if value}
+
+
+def _in_words(spec: dict[str, Any]) -> str:
+    shape = f"{spec['ways']}-way, {spec['shots']} shots, {spec['queries']} queries a class"
+    return f"{spec['count']} of {spec['source']}/{spec['split']}: {shape}, seed {spec['seed']}"
+
+
+def _existing(path: Path, command: str) -> Path:
+    if not path.exists():
+        raise CheckpointError(f"there is no {path}; `tlxml-fast {command}` makes it")
+    return path
