@@ -43,7 +43,10 @@ def evaluate(learner: Learner, tasks: TaskSet, progress: bool = False) -> Evalua
 
     For regression tasks the accuracy is NaN. Raises TaskError for a task without query labels.
     """
+    if len(tasks) == 0:
+        raise TaskError("there are no tasks to evaluate on")
     learner = learner.at_evaluation()
+    learner.check(tasks[0])
     omega = {name: p.detach() for name, p in learner.parameters().items()}
     rows = []
     with progress_bar("evaluate", len(tasks), progress) as advance:
@@ -53,8 +56,6 @@ def evaluate(learner: Learner, tasks: TaskSet, progress: bool = False) -> Evalua
             hits = float("nan") if task.regression else float((logits.argmax(-1) == y).double().mean())
             rows.append((hits, loss))
             advance()
-    if not rows:
-        raise TaskError("there are no tasks to evaluate on")
     table = np.array(rows)
     spread = 1.96 * table.std(0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.full(2, np.nan)
     return Evaluation(
@@ -121,8 +122,11 @@ def meta_train(
         )
     learner.weight_decay = None if optimizer == "adamw" and weight_decay else weight_decay
 
-    def save() -> None:
+    def record() -> None:
         learner.training = {**settings, "done": done, "history": history, "origin": dict(origin or {})}
+
+    def save() -> None:
+        record()
         if checkpoint is not None:
             save_checkpoint(checkpoint, learner, optim)
 
@@ -142,6 +146,7 @@ def meta_train(
             advance(1, note)
             if done == steps or done % checkpoint_every == 0:
                 save()
+    record()
     return history
 
 
@@ -160,7 +165,7 @@ def _step(
         logits, y = _forward(learner, parameters, task)
         loss = learner.loss(logits, y)
         if not torch.isfinite(loss):
-            raise TaskError(f"the loss of task {task.label!r} is {float(loss)} during meta-training")
+            raise TaskError(f"the loss of task {task.label!r} is {float(loss.detach())} during meta-training")
         (loss / len(drawn)).backward()
         total += float(loss.detach())
     optim.step()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64)
 
-# Largest error relative to the largest entry of the truth. Truths that vanish (one class, cosines at D = 1) are
+# Largest error relative to the largest entry of the truth. Truths that vanish (one class, cosine at D = 1) are
 # taken to be of size FLOOR: inputs and intermediate results are of the order of 1.
 FLOOR = 1e-3
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}

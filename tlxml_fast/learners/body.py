@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -74,17 +75,31 @@ class Body:
 class TrainingBody(Body):
     """What `meta_train` runs when norm="running": batch statistics, running ones updated on the way."""
 
+    def __init__(self, module: nn.Module, norm: str = "batch"):
+        super().__init__(module, norm)
+        self._ahead: dict[str, Tensor] = {}
+
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        # A transform (MAML's inner gradient) forbids writing to the module's own buffers: copies run ahead of them,
+        # until a pass outside, the query's, writes them back.
+        own = dict(self.module.named_buffers())
+        buffers = {name: self._ahead.get(name, b).clone() for name, b in own.items()}
         modes = [(layer, layer.training) for layer in self.module.modules()]
         self.module.eval()
         for layer in self.module.modules():
             if isinstance(layer, _BatchNorm):
                 layer.train()
         try:
-            return functional_call(self.module, dict(parameters), (x,))
+            outputs = functional_call(self.module, {**buffers, **parameters}, (x,))
         finally:
             for layer, mode in modes:
                 layer.training = mode
+        self._ahead = buffers
+        if not any(is_functorch_wrapped_tensor(b) for b in buffers.values()):
+            for name, b in own.items():
+                b.copy_(buffers[name])
+            self._ahead = {}
+        return outputs
 
 
 def check_logits(logits: Tensor, what: str) -> Tensor:

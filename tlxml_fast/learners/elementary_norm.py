@@ -47,6 +47,7 @@ def spell_out_norms(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm and InstanceNorm inside `module`, in place; the module, or its replacement."""
     if isinstance(module, (_BatchNorm, _InstanceNorm)):
         return ElementaryNorm(module)
-    for name, child in module.named_children():
-        setattr(module, name, spell_out_norms(child))
+    for name, child in module._modules.items():  # named_children passes over a layer that is used twice
+        if child is not None:
+            setattr(module, name, spell_out_norms(child))
     return module

@@ -99,14 +99,10 @@ class MAML(Learner):
         return twin
 
     def describe(self) -> dict[str, Any]:
-        """The arguments of the constructor, except the module."""
-        uniform = (
-            not self.learn_inner_lr and len({tuple(r.flatten().tolist()) for r in self.rates.values()}) == 1
-        )
-        rates = {name: r.detach().tolist() for name, r in self.rates.items()}
+        """The arguments of the constructor, except the module; rates that are tensors only in words."""
         return {
             "learner": self.kind,
-            "inner_lr": next(iter(rates.values())) if uniform else rates,
+            "inner_lr": self._rates_in_words(),
             "inner_steps": self.inner_steps,
             "inner_steps_eval": self.inner_steps_eval,
             "adapt": None if len(self.adapted) == len(self.body.parameters()) else list(self.adapted),
@@ -124,6 +120,15 @@ class MAML(Learner):
                 "first_order=True (FOMAML) does not converge to a stationary point of the outer loss, so influence "
                 "through H⁻¹ has no meaning for it; train with first_order=False"
             )
+
+    def _rates_in_words(self) -> float | str | dict[str, float | str]:
+        if self.learn_inner_lr:
+            return "learned"
+        each = {
+            n: r.item() if r.ndim == 0 else f"tensor of mean {r.mean():.4g}" for n, r in self.rates.items()
+        }
+        values = set(each.values())
+        return values.pop() if len(values) == 1 else each
 
     def _choose(self, adapt: str | Sequence[str] | Callable[[str], bool] | None) -> tuple[str, ...]:
         names = list(self.body.parameters())

@@ -129,10 +129,9 @@ class FittedDense(FittedInverse):
         return ((B.double() @ self.eigenvectors) * self.h) @ self.eigenvectors.mT
 
     def describe(self) -> dict[str, Any]:
-        """The spectrum; the condition number of what was inverted; the effective rank Σ λh over kept directions.
+        """The spectrum; the condition number of what was inverted; the effective rank Σ λ/(λ + damping) over kept directions.
 
-        Σ λh is Σ λ/(λ + damping), the effective dimension, with damping, and the number of kept
-        directions without.
+        |λ| for λ with negative="abs". Without damping it is the number of kept directions.
         """
         kept = self.h != 0
         sizes = self.h[kept].abs()
@@ -141,7 +140,7 @@ class FittedDense(FittedInverse):
             "n_negative": self.negative,
             "n_kept": int(kept.sum()),
             "condition_number": float(sizes.max() / sizes.min()),
-            "effective_rank": float((self.eigenvalues * self.h)[kept].sum()),
+            "effective_rank": float((1 - self.damping * self.h)[kept].sum()),
             "damping": self.damping,
         }
 
