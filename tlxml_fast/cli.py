@@ -187,7 +187,7 @@ def demo(
     out: Out = Path("runs/demo"),
     tasks: Annotated[int, typer.Option(help="Training tasks.")] = 256,
     test_tasks: Annotated[int, typer.Option(help="Held-out tasks to explain.")] = 32,
-    steps: Annotated[int, typer.Option(help="Meta-updates.")] = 300,
+    steps: Annotated[int, typer.Option(help="Meta-updates.")] = 200,
     seed: Seed = 0,
     device: Device = "cpu",
     quiet: Quiet = False,

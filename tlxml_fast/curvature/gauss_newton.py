@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ..linearize import Linearization
-from .base import Curvature
-
-SAMPLE = 8
+from .base import SAMPLE, Curvature, Way
 
 
 class GaussNewton(Curvature):
@@ -30,32 +25,18 @@ class GaussNewton(Curvature):
         """J_tᵀ Λ_t J_t V."""
         return lin.gnvp_task(t, V)
 
-    def ways_to_assemble(self, lin: Linearization) -> dict[str, Callable[[int], Tensor]]:
-        """Products with the identity, or RᵀR of the pulled-back rows."""
+    def ways_to_assemble(self, lin: Linearization) -> list[Way]:
+        """RᵀR of the pulled-back rows, or products with the identity."""
+        few = torch.ones(min(SAMPLE, lin.gn_rank), lin.n, lin.C, dtype=lin.dtype, device=lin.device)
 
-        def pull_backs(t: int) -> Tensor:
-            rows = lin.gn_rows(t).double()
+        def gram(rows: Tensor) -> Tensor:
+            rows = rows.double()
             return rows.mT @ rows
 
-        return {f"{lin.gn_rank} pull-backs a task": pull_backs, **super().ways_to_assemble(lin)}
-
-    def seconds(self, lin: Linearization) -> dict[str, float]:
-        """Times a few vectors each way on the first task."""
-        cotangents = torch.ones(min(SAMPLE, lin.gn_rank), lin.n, lin.C, dtype=lin.dtype, device=lin.device)
-        tangents = torch.ones(min(SAMPLE, lin.q), lin.q, dtype=lin.dtype, device=lin.device)
-
-        def pull_back() -> None:
-            rows = lin.vjp_task(0, cotangents).double()
-            rows.mT @ rows
-
-        a_pull_back = _seconds(pull_back) / len(cotangents)
-        a_product = _seconds(lambda: lin.gnvp_task(0, tangents)) / len(tangents)
-        pull_backs, products = self.ways_to_assemble(lin)
-        return {pull_backs: a_pull_back * lin.gn_rank, products: a_product * lin.q}
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    run()  # the first call chooses how to run, and warms up
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+        pull_backs = Way(
+            f"{lin.gn_rank} pull-backs a task",
+            lambda t: gram(lin.gn_rows(t)),
+            lambda: gram(lin.vjp_task(0, few)),
+            lin.gn_rank / len(few),
+        )
+        return [pull_backs, *super().ways_to_assemble(lin)]

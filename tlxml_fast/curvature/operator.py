@@ -1,0 +1,94 @@
+"""A curvature at given tasks: what an inverse is fitted to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import CurvatureError
+from ..linearize import Linearization
+from ..linearize.buckets import Buckets
+from ..progress import progress_bar
+from .base import Curvature, Way
+
+# A matrix that should be symmetric, and is not by this share of its largest entry, was not computed right.
+ASYMMETRY = 1e-3
+
+
+@dataclass
+class CurvatureOperator:
+    """(1/M) Σ_t C_t + diag δ over the M tasks of `buckets`."""
+
+    curvature: Curvature
+    buckets: Buckets
+    decay: Tensor
+    """δ for each of the q meta-parameters, [q]."""
+    progress: bool = False
+    decisions: list[str] = field(default_factory=list)
+    """How the matrix of each shape was assembled, and why so."""
+
+    @property
+    def q(self) -> int:
+        """The number of meta-parameters."""
+        return len(self.decay)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision the tasks are computed in."""
+        return self.buckets.linearizations[0].dtype
+
+    def dense(self) -> Tensor:
+        """The matrix in float64, [q, q], each shape assembled the way measured to be cheapest.
+
+        Raises CurvatureError if it is not finite, or not symmetric.
+        """
+        total = torch.zeros(self.q, self.q, dtype=torch.float64, device=self.decay.device)
+        with progress_bar(f"{self.curvature.name} matrix", len(self.buckets), self.progress) as advance:
+            for lin in self.buckets.linearizations:
+                assemble = self._cheapest(lin)
+                for t in range(lin.T):
+                    total += assemble(t)
+                    advance()
+        total /= len(self.buckets)
+        if not torch.isfinite(total).all():
+            raise CurvatureError(f"the {self.curvature.name} matrix is not finite")
+        scale = total.abs().max().clamp_min(torch.finfo(total.dtype).tiny)
+        asymmetry = float((total - total.mT).abs().max() / scale)
+        if asymmetry > ASYMMETRY:
+            raise CurvatureError(
+                f"the {self.curvature.name} matrix is not symmetric (by {asymmetry:.1e} of its largest entry): the "
+                "model has a layer whose higher derivatives are wrong"
+            )
+        return (total + total.mT) / 2 + self.decay.double().diag()
+
+    def _cheapest(self, lin: Linearization) -> Callable[[int], Tensor]:
+        ways = self.curvature.ways_to_assemble(lin)
+        shape = lin.tasks[0].shape
+        if len(ways) == 1:
+            self.decisions.append(f"{shape}: {ways[0].name}")
+            return ways[0].assemble
+        measured = {way.name: _seconds_a_task(way) for way in ways}
+        working = [way for way in ways if isinstance(measured[way.name], float)]
+        if not working:
+            raise CurvatureError(f"no way to assemble the {self.curvature.name} matrix works: {measured}")
+        chosen = min(working, key=lambda way: measured[way.name])
+        each = "; ".join(
+            f"{name}: {f'{s:.3g} s' if isinstance(s, float) else s}" for name, s in measured.items()
+        )
+        self.decisions.append(f"{shape}: {chosen.name} ({each})")
+        return chosen.assemble
+
+
+def _seconds_a_task(way: Way) -> float | str:
+    """A measured estimate; or, where the model has no such derivative, the reason."""
+    try:
+        way.sample()  # the first call chooses how to run, and warms up
+        start = time.perf_counter()
+        way.sample()
+    except (RuntimeError, NotImplementedError) as error:
+        return f"does not work here ({str(error).splitlines()[0]})"
+    return (time.perf_counter() - start) * way.samples_a_task
