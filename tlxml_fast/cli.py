@@ -130,9 +130,12 @@ def influence(
         str, typer.Option(help="gauss-newton, hessian, identity or cosine.")
     ] = "gauss-newton",
     damping: Annotated[
-        str,
-        typer.Option(help="λ of (H + λI)⁻¹: a number, or '5e-4x' for that much of the largest eigenvalue."),
-    ] = "1e-3x",
+        str | None,
+        typer.Option(
+            help="λ of (H + λI)⁻¹: a number, or '5e-4x' for that much of the largest |λ|. 1e-3x unless rank or "
+            "rtol is given."
+        ),
+    ] = None,
     rank: Annotated[
         int | None, typer.Option(help="Pseudo-inverse on this many directions, instead of damping.")
     ] = None,
@@ -156,9 +159,7 @@ def influence(
         run,
         out or run,
         curvature=_one_of("curvature", curvature, CURVATURES)(),
-        inverse=Dense(
-            0.0 if rank is not None or rtol is not None else _damping(damping), rank, rtol, negative
-        ),
+        inverse=_dense(damping, rank, rtol, negative),
         train_tasks=train_tasks,
         test_tasks=test_tasks,
         test_seed=seed,
@@ -256,13 +257,14 @@ def _summarise(learner: Learner, scores: Scores, out: Path) -> None:
     )
 
 
-def _damping(text: str) -> float | Relative:
+def _dense(damping: str | None, rank: int | None, rtol: float | None, negative: str) -> Dense:
+    if damping is None:
+        damping = "1e-3x" if rank is None and rtol is None else "0"
     try:
-        return Relative(float(text[:-1])) if text.endswith("x") else float(text)
-    except ValueError as error:
-        if isinstance(error, TlxError):
-            raise
-        raise CurvatureError(f"damping is a number, or one followed by x, not {text!r}") from None
+        number = float(damping.removesuffix("x"))
+    except ValueError:
+        raise CurvatureError(f"damping is a number, or one followed by x, not {damping!r}") from None
+    return Dense(Relative(number) if damping.endswith("x") else number, rank, rtol, negative)
 
 
 def _one_of(what: str, name: str, choices: Mapping[str, T]) -> T:

@@ -154,7 +154,7 @@ def report_run(run: Path, path: Path, command: str = "") -> None:
             f"{run / SCORES} does not say where its tasks come from; call write_report with them"
         )
     train, test = (TaskSpec(**scores.info["tasks"][side]) for side in ("train", "test"))
-    write_report(path, scores, train.tasks(), test.tasks(), _report_sections(scores.info, command))
+    write_report(path, scores, train.tasks(), test.tasks(), {"command": command})
 
 
 def task_specs(learner: Learner, path: Path) -> tuple[TaskSpec, TaskSpec]:
@@ -165,44 +165,6 @@ def task_specs(learner: Learner, path: Path) -> tuple[TaskSpec, TaskSpec]:
             f"{path} does not say which tasks it was trained on; use TaskInfluence from Python"
         )
     return TaskSpec(**origin["tasks"]), TaskSpec(**origin["held_out"])
-
-
-def _report_sections(info: dict[str, Any], command: str) -> dict[str, Any]:
-    """The facts in `Scores.info` in the sections that the report shows."""
-    training = dict(info["training"])
-    history, _ = training.pop("history", None) or [{}], training.pop("origin", None)
-    curvature = dict(info["curvature"])
-    spectrum = curvature.pop("spectrum", None)
-    kept = ("training_tasks", "mean_loss", "gradient_norm", "median_task_gradient_norm", "median_confidence")
-    sections = {
-        "data": {f"{side} tasks": _in_words(spec) for side, spec in info["tasks"].items()},
-        "learner": info["learner"],
-        "training": {
-            **{
-                key: history[-1][key]
-                for key in ("accuracy", "accuracy_interval", "loss")
-                if key in history[-1]
-            },
-            **training,
-        },
-        "influence": {
-            **curvature,
-            **{key: info[key] for key in (*kept, "weight_decay", "dtype")},
-            "backend": info["backend"],
-            "notes": info["notes"],
-        },
-        "spectrum": spectrum,
-        "seconds": info["seconds"],
-        "warnings": info["warnings"],
-        "created": info["created"],
-        "command": command,
-    }
-    return {key: value for key, value in sections.items() if value}
-
-
-def _in_words(spec: dict[str, Any]) -> str:
-    shape = f"{spec['ways']}-way, {spec['shots']} shots, {spec['queries']} queries a class"
-    return f"{spec['count']} of {spec['source']}/{spec['split']}: {shape}, seed {spec['seed']}"
 
 
 def _existing(path: Path, command: str) -> Path:

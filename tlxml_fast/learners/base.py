@@ -93,7 +93,7 @@ class Learner(ABC):
         return [
             "BatchNorm uses the statistics of the batch it is given (transductive)"
             if self.norm == "batch"
-            else "BatchNorm uses its running statistics"
+            else "BatchNorm uses its running statistics; training minimised the loss under the batch's own"
         ]
 
     def refuse_influence(self) -> None:
@@ -120,6 +120,8 @@ class Learner(ABC):
             raise LearnerError(
                 f"task {task.label!r} has {task.ways} {what} and the model has {outputs} outputs"
             )
+        if outputs < 2 and not task.regression:
+            raise LearnerError(f"task {task.label!r} has a single class: there is nothing to classify")
         return outputs
 
     def for_training(self) -> Learner:

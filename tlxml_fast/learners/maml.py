@@ -71,7 +71,10 @@ class MAML(Learner):
         rates = {name: omega.get(RATE + name, rate) for name, rate in self.rates.items()}
 
         def support_loss(chosen: Parameters) -> Tensor:
-            return self.loss(self.predict_at({**theta, **chosen}, episode.support_x), episode.support_y)
+            logits = self.predict_at({**theta, **chosen}, episode.support_x)
+            if logits.shape[-1] < ways:
+                raise LearnerError(f"there are {ways} ways and the model has {logits.shape[-1]} outputs")
+            return self.loss(logits, episode.support_y)
 
         for _ in range(self.inner_steps):
             chosen = {name: theta[name] for name in self.adapted}

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp
 
-from ..learners import Learner, ProtoNet
+from ..learners import ProtoNet
 from ..ops import proto_gn
-from ..task import TaskSet
-from .base import BackendReport
 from .reference import ReferenceLinearization
 
 
@@ -20,13 +18,14 @@ class NativeLinearization(ReferenceLinearization):
     encoder, and every other product, runs as on the reference.
     """
 
-    def __init__(self, learner: Learner, tasks: TaskSet, dtype: torch.dtype | None, report: BackendReport):
-        super().__init__(learner, tasks, dtype, report)
-        head = "proto_gn" if isinstance(learner, ProtoNet) else "softmax_gn"
-        self.report.decisions["head"] = f"compiled {head}; the model's own derivatives by torch.func"
-
     def gnvp_task(self, t: int, V: Tensor) -> Tensor:
         """J_tᵀ Λ_t J_t v_k with a compiled head."""
+        if self.learner.loss.regression:
+            return super().gnvp_task(t, V)
+        head = "proto_gn" if isinstance(self.learner, ProtoNet) else "softmax_gn"
+        self.report.decisions["Gauss-Newton products"] = (
+            f"compiled {head}, the model's derivatives by torch.func"
+        )
         if not isinstance(self.learner, ProtoNet):
             return self.vjp_task(t, self._curve(t, self.jvp_task(t, V), "native"))
         learner, episode = self.learner, self.episodes[t]

@@ -20,6 +20,7 @@ from ..task import TaskSet
 from . import figures, summary, text
 from .cards import make_cards, make_gallery
 from .images import is_image
+from .sections import sections_of
 
 HERE = Path(__file__).parent
 OPEN_CARDS = 3
@@ -30,7 +31,7 @@ def write_report(
     scores: Scores,
     train_tasks: TaskSet,
     test_tasks: TaskSet,
-    run: Mapping[str, Any],
+    run: Mapping[str, Any] | None = None,
     *,
     k: int = 5,
     max_test_tasks: int = 64,
@@ -42,8 +43,8 @@ def write_report(
 
     scores   per-query scores are averaged over the queries
     train_tasks, test_tasks   those of the scores, in order; CheckpointError names the first that is not
-    run      what was run, JSON throughout. Sections shown in this order where present: "data", "learner",
-             "training", "influence" (else `scores.info`), "spectrum", "seconds"; then any other. "warnings",
+    run      sections beside, or instead of, those of `scores.info`; JSON throughout. Shown in this order where
+             present: "data", "learner", "training", "influence", "spectrum", "seconds"; then any other. "warnings",
              a list of sentences, stands at the top; "created" and "command" in the footer. Tiles are made of
              learner.name, training.accuracy (a share) and training.accuracy_interval (half its 95%
              interval, or both ends), influence.curvature, .inverse and .median_confidence, and
@@ -58,7 +59,7 @@ def write_report(
     scores = per_task(scores)
     _check_ids("training", scores.train, train_tasks)
     _check_ids("test", scores.test, test_tasks)
-    run = {**({"influence": dict(scores.info)} if scores.info else {}), **run}
+    run = {**sections_of(scores.info), **(run or {})}
 
     rows, columns = _by_group(scores.test), _by_group(scores.train)
     chosen = [

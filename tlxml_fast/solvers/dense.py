@@ -129,9 +129,9 @@ class FittedDense(FittedInverse):
         return ((B.double() @ self.eigenvectors) * self.h) @ self.eigenvectors.mT
 
     def describe(self) -> dict[str, Any]:
-        """The spectrum; the condition number of what was inverted; the effective rank Σ λ/(λ + damping) over kept directions.
+        """The spectrum; the condition number of what was inverted; the effective rank over kept directions.
 
-        |λ| for λ with negative="abs". Without damping it is the number of kept directions.
+        That is Σ λ/(λ + damping), with |λ| for λ where negative="abs": without damping, the number of directions.
         """
         kept = self.h != 0
         sizes = self.h[kept].abs()
