@@ -125,6 +125,7 @@ def test_resume_after_the_end_changes_nothing(trained):
         (["report", "nowhere"], "tlxml-fast influence"),
         (["influence", "nowhere", "--damping", "-1"], "damping is a finite number of at least 0"),
         (["influence", "nowhere", "--damping", "much"], "not 'much'"),
+        (["influence", "nowhere", "--damping", "1e-3x", "--rank", "3"], "damping goes with the full inverse"),
         (["influence", "nowhere", "--curvature", "round"], "curvature is one of"),
         (["fly"], "No such command"),
     ],

@@ -137,7 +137,7 @@ class Linearization(ABC):
 
     def gradient_task(self, t: int) -> Tensor:
         """∇_ω L_t, [q]."""
-        return self.vjp_task(t, self.logit_gradients(self.targets)[t][None] / self.n)[0]
+        return self.vjp_task(t, self.logit_gradient_task(t, self.targets[t])[None] / self.n)[0]
 
     def gradients(self) -> Tensor:
         """∇_ω L_t of every task, [T, q]."""
@@ -149,12 +149,12 @@ class Linearization(ABC):
 
     def logit_gradients(self, targets: Tensor) -> Tensor:
         """∂ℓ_m/∂f_m of every query's loss against `targets` [T, n], as [T, n, C]."""
+        return torch.stack([self.logit_gradient_task(t, y) for t, y in enumerate(targets)])
+
+    def logit_gradient_task(self, t: int, targets: Tensor) -> Tensor:
+        """∂ℓ_m/∂f_m of every query's loss against `targets` [n], as [n, C]."""
         loss = self.learner.loss
-
-        def total(logits: Tensor) -> Tensor:
-            return sum(loss.per_query(f, y).sum() for f, y in zip(logits, targets, strict=True))
-
-        return torch.func.grad(total)(self.logits)
+        return torch.func.grad(lambda f: loss.per_query(f, targets).sum())(self.logits[t])
 
     @property
     def gn_rank(self) -> int:
