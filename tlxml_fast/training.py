@@ -17,6 +17,7 @@ from .checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from .errors import CheckpointError, InfluenceWarning, LearnerError, TaskError
 from .learners import Episode, Learner
 from .learners.body import Body
+from .parallel import Map, task_threads
 from .progress import progress_bar
 from .task import Task, TaskSet
 
@@ -48,13 +49,17 @@ def evaluate(learner: Learner, tasks: TaskSet, progress: bool = False) -> Evalua
     learner = learner.at_evaluation()
     learner.check(tasks[0])
     omega = {name: p.detach() for name, p in learner.parameters().items()}
+
+    def judge(task: Task) -> tuple[float, float]:
+        logits, y = _forward(learner, omega, task)
+        hits = float("nan") if task.regression else float((logits.argmax(-1) == y).double().mean())
+        return hits, float(learner.loss(logits, y))
+
     rows = []
-    with progress_bar("evaluate", len(tasks), progress) as advance:
-        for task in tasks:
-            logits, y = _forward(learner, omega, task)
-            loss = float(learner.loss(logits, y))
-            hits = float("nan") if task.regression else float((logits.argmax(-1) == y).double().mean())
-            rows.append((hits, loss))
+    on_cpu = next(iter(omega.values())).device.type == "cpu"
+    with task_threads(on_cpu) as each, progress_bar("evaluate", len(tasks), progress) as advance:
+        for row in each(judge, tasks):
+            rows.append(row)
             advance()
     table = np.array(rows)
     spread = 1.96 * table.std(0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.full(2, np.nan)
@@ -130,14 +135,19 @@ def meta_train(
         if checkpoint is not None:
             save_checkpoint(checkpoint, learner, optim)
 
-    with progress_bar(f"meta-train {learner.kind}", steps, progress) as advance:
+    trained = learner.for_training()
+    # running statistics are updated one task after another
+    parallel = trained is learner and next(iter(parameters.values())).device.type == "cpu"
+    with (
+        task_threads(parallel) as each,
+        progress_bar(f"meta-train {learner.kind}", steps, progress) as advance,
+    ):
         advance(done)
         while done < steps:
             if schedule == "cosine":
                 optim.param_groups[0]["lr"] = lr * 0.5 * (1 + np.cos(np.pi * done / steps))
-            loss = _step(
-                learner.for_training(), parameters, optim, tasks, _draw(seed, done, len(tasks), batch_size)
-            )
+            drawn = [tasks[int(i)] for i in _draw(seed, done, len(tasks), batch_size)]
+            loss = _step(trained, parameters, optim, drawn, each)
             done += 1
             if val_tasks is not None and (done == steps or (val_every and done % val_every == 0)):
                 result = evaluate(learner, val_tasks)
@@ -154,22 +164,27 @@ def _step(
     learner: Learner,
     parameters: dict[str, Tensor],
     optim: torch.optim.Optimizer,
-    tasks: TaskSet,
-    drawn: np.ndarray,
+    tasks: list[Task],
+    each: Map,
 ) -> float:
-    """One step on the mean loss of the drawn tasks; the mean loss."""
-    optim.zero_grad()
-    total = 0.0
-    for index in drawn:
-        task = tasks[int(index)]
+    """One step on the mean loss of the tasks; the mean loss."""
+
+    def loss_and_gradient(task: Task) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         logits, y = _forward(learner, parameters, task)
         loss = learner.loss(logits, y)
+        return loss.detach(), torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+
+    optim.zero_grad()
+    total = 0.0
+    for task, (loss, gradients) in zip(tasks, each(loss_and_gradient, tasks), strict=True):
         if not torch.isfinite(loss):
-            raise TaskError(f"the loss of task {task.label!r} is {float(loss.detach())} during meta-training")
-        (loss / len(drawn)).backward()
-        total += float(loss.detach())
+            raise TaskError(f"the loss of task {task.label!r} is {float(loss)} during meta-training")
+        total += float(loss)
+        for p, g in zip(parameters.values(), gradients, strict=True):
+            if g is not None:
+                p.grad = g / len(tasks) if p.grad is None else p.grad.add_(g, alpha=1 / len(tasks))
     optim.step()
-    return total / len(drawn)
+    return total / len(tasks)
 
 
 def _forward(learner: Learner, omega: dict[str, Tensor], task: Task) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,8 @@ class Way:
     """A part of the work for the first task, to be timed."""
     samples_a_task: float
     """How many times the sample a task takes."""
+    side_by_side: bool
+    """Whether tasks may run in parallel threads: reverse mode may, torch's forward mode has one global level."""
 
 
 class Curvature(ABC):
@@ -56,7 +58,7 @@ class Curvature(ABC):
 
         few = unit_vectors(0, SAMPLE)
         name = f"{lin.q} products a task"
-        return [Way(name, products, lambda: self.product(lin, 0, few), lin.q / len(few))]
+        return [Way(name, products, lambda: self.product(lin, 0, few), lin.q / len(few), side_by_side=False)]
 
     def describe(self) -> dict[str, Any]:
         """JSON for results."""

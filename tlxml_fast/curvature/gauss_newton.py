@@ -38,5 +38,6 @@ class GaussNewton(Curvature):
             lambda t: gram(lin.gn_rows(t)),
             lambda: gram(lin.vjp_task(0, few)),
             lin.gn_rank / len(few),
+            side_by_side=True,
         )
         return [pull_backs, *super().ways_to_assemble(lin)]

@@ -49,10 +49,11 @@ class CurvatureOperator:
         total = torch.zeros(self.q, self.q, dtype=torch.float64, device=self.decay.device)
         with progress_bar(f"{self.curvature.name} matrix", len(self.buckets), self.progress) as advance:
             for lin in self.buckets.linearizations:
-                assemble = self._cheapest(lin)
-                for t in range(lin.T):
-                    total += assemble(t)
-                    advance()
+                way = self._cheapest(lin)
+                with lin.task_threads(way.side_by_side) as each:
+                    for matrix in each(way.assemble, range(lin.T)):
+                        total += matrix
+                        advance()
         total /= len(self.buckets)
         if not torch.isfinite(total).all():
             raise CurvatureError(f"the {self.curvature.name} matrix is not finite")
@@ -65,13 +66,13 @@ class CurvatureOperator:
             )
         return (total + total.mT) / 2 + self.decay.double().diag()
 
-    def _cheapest(self, lin: Linearization) -> Callable[[int], Tensor]:
+    def _cheapest(self, lin: Linearization) -> Way:
         ways = self.curvature.ways_to_assemble(lin)
         shape = lin.tasks[0].shape
         if len(ways) == 1:
             self.decisions.append(f"{shape}: {ways[0].name}")
-            return ways[0].assemble
-        measured = {way.name: _seconds_a_task(way) for way in ways}
+            return ways[0]
+        measured = {way.name: _seconds_a_task(lin, way) for way in ways}
         working = [way for way in ways if isinstance(measured[way.name], float)]
         if not working:
             raise CurvatureError(f"no way to assemble the {self.curvature.name} matrix works: {measured}")
@@ -80,15 +81,21 @@ class CurvatureOperator:
             f"{name}: {f'{s:.3g} s' if isinstance(s, float) else s}" for name, s in measured.items()
         )
         self.decisions.append(f"{shape}: {chosen.name} ({each})")
-        return chosen.assemble
+        return chosen
 
 
-def _seconds_a_task(way: Way) -> float | str:
-    """A measured estimate; or, where the model has no such derivative, the reason."""
+def _seconds_a_task(lin: Linearization, way: Way) -> float | str:
+    """A measured estimate, on the threads it would have; where the model has no such derivative, the reason."""
     try:
-        way.sample()  # the first call chooses how to run, and warms up
-        start = time.perf_counter()
-        way.sample()
+        with lin.task_threads(way.side_by_side) as each:
+            (seconds,) = each(lambda _: _seconds(way.sample), [0])
     except (RuntimeError, NotImplementedError) as error:
         return f"does not work here ({str(error).splitlines()[0]})"
-    return (time.perf_counter() - start) * way.samples_a_task
+    return seconds * way.samples_a_task
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    run()  # the first call chooses how to run, and warms up
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -29,11 +30,12 @@ class Body:
             raise LearnerError(f"norm is 'batch' or 'running', not {norm!r}")
         self.module, self.norm = module, norm
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in module.modules())
-        self._skeleton = copy.deepcopy(module).eval()
-        for layer in self._skeleton.modules():
+        self._template = copy.deepcopy(module).eval()
+        for layer in self._template.modules():
             if isinstance(layer, _BatchNorm) and norm == "batch":
                 layer.running_mean = layer.running_var = None  # so that F.batch_norm takes the batch's own
                 layer.track_running_stats = False
+        self._skeletons: dict[int, nn.Module] = {}
 
     def parameters(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in the module's own order."""
@@ -56,7 +58,7 @@ class Body:
     def any_order(self) -> Body:
         """The same function from elementary operations, slower and differentiable to any order."""
         twin = copy.copy(self)
-        twin._skeleton = spell_out_norms(copy.deepcopy(self._skeleton))
+        twin._template, twin._skeletons = spell_out_norms(copy.deepcopy(self._template)), {}
         return twin
 
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -64,11 +66,18 @@ class Body:
             name: value.detach().to(x.device, x.dtype if value.is_floating_point() else value.dtype)
             for name, value in self._constants()
         }
-        return functional_call(self._skeleton, {**constants, **parameters}, (x,), strict=False)
+        return functional_call(self._skeleton(), {**constants, **parameters}, (x,), strict=False)
+
+    def _skeleton(self) -> nn.Module:
+        """This thread's own copy: functional_call exchanges a module's parameters while it runs."""
+        thread = threading.get_ident()
+        if thread not in self._skeletons:
+            self._skeletons[thread] = copy.deepcopy(self._template)
+        return self._skeletons[thread]
 
     def _constants(self) -> list[tuple[str, Tensor]]:
         live = [(name, p) for name, p in self.module.named_parameters() if not p.requires_grad]
-        known = dict(self._skeleton.named_buffers())
+        known = dict(self._template.named_buffers())
         return live + [(name, b) for name, b in self.module.named_buffers() if name in known]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..errors import TaskError, TlxError
 from ..learners import Episode, Learner, Parameters
+from ..parallel import Map, task_threads
 from ..task import TaskSet
 
 
@@ -171,6 +173,14 @@ class Linearization(ABC):
         """[..., n, C] → [..., n, n, C]: the m-th cotangent is `per_query`'s row m, zero on other queries."""
         eye = torch.eye(per_query.shape[-2], dtype=per_query.dtype, device=per_query.device)
         return eye[:, :, None] * per_query[..., :, None, :]
+
+    def task_threads(self, side_by_side: bool = True) -> AbstractContextManager[Map]:
+        """`parallel.task_threads` for functions of a task's index; what tasks share is made before.
+
+        Only functions in reverse mode may run side by side: torch's forward mode has one global level.
+        """
+        _ = self.logits, self.labelled and self.targets
+        return task_threads(side_by_side and self.device.type == "cpu")
 
     def need_targets(self) -> None:
         """Raise TaskError if the tasks have no query labels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,9 +42,10 @@ class Buckets:
         """`quantity(linearization, t)` of every task, in the order of the tasks; `advance` after each."""
         results: list[Tensor | None] = [None] * len(self)
         for where, lin in zip(self.positions, self.linearizations, strict=True):
-            for t, i in enumerate(where):
-                results[i] = quantity(lin, t)
-                advance()
+            with lin.task_threads() as each:
+                for i, result in zip(where, each(partial(quantity, lin), range(lin.T)), strict=True):
+                    results[i] = result
+                    advance()
         return results  # type: ignore[return-value]
 
     def require_finite(self, what: str, values: Tensor) -> None:
