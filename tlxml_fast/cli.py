@@ -188,7 +188,7 @@ def demo(
     out: Out = Path("runs/demo"),
     tasks: Annotated[int, typer.Option(help="Training tasks.")] = 256,
     test_tasks: Annotated[int, typer.Option(help="Held-out tasks to explain.")] = 32,
-    steps: Annotated[int, typer.Option(help="Meta-updates.")] = 200,
+    steps: Annotated[int, typer.Option(help="Meta-updates.")] = 150,
     seed: Seed = 0,
     device: Device = "cpu",
     quiet: Quiet = False,
@@ -207,7 +207,7 @@ def demo(
         batch_size=4,
         lr=3e-3,
         schedule="cosine",
-        weight_decay=1e-4,
+        weight_decay=1e-3,
     )
     scores = influence_run(
         out,
@@ -237,7 +237,7 @@ def _summarise(learner: Learner, scores: Scores, out: Path) -> None:
     last = learner.training["history"][-1]
     console.print(
         f"\nHeld-out accuracy {last['accuracy']:.1%} ± {last['accuracy_interval']:.1%}. "
-        f"Influence of {len(scores.train)} training tasks on {len(scores.test)} test tasks:",
+        f"{len(scores.train)} training × {len(scores.test)} test tasks:",
         highlight=False,
     )
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -18,6 +18,7 @@ with (
 from torch.func import jvp, vjp, vmap
 
 from ..learners import Episode, Learner
+from ..parallel import task_threads
 from ..task import TaskSet
 from .base import BackendReport, Linearization
 
@@ -52,8 +53,13 @@ class ReferenceLinearization(Linearization):
     @cached_property
     def logits(self) -> Tensor:
         """f, [T, n, C]."""
-        with torch.no_grad():
-            return torch.stack([self._logits(self.omega, episode).detach() for episode in self.episodes])
+
+        @torch.no_grad()
+        def forward(episode: Episode) -> Tensor:
+            return self._logits(self.omega, episode).detach()
+
+        with task_threads(self.device.type == "cpu") as each:
+            return torch.stack(list(each(forward, self.episodes)))
 
     def jvp_task(self, t: int, V: Tensor) -> Tensor:
         """J_t v_k by forward mode."""
