@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -17,6 +18,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .curvature import GaussNewton, Hessian, Identity
 from .data.spec import TaskSpec
@@ -27,7 +29,6 @@ from .scores import Scores
 from .solvers import Dense, Relative
 
 app = typer.Typer(
-    help="Which training tasks made a meta-learned model adapt and predict as it does.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,6 +36,7 @@ app = typer.Typer(
 console = Console()
 
 T = TypeVar("T")
+STOPPED = 130  # what typer returns of a Ctrl-C, and shells expect
 CURVATURES = {
     "gauss-newton": GaussNewton,
     "hessian": Hessian,
@@ -47,6 +49,21 @@ Out = Annotated[Path, typer.Option(help="The run's directory.")]
 Seed = Annotated[int, typer.Option(help="Seeds tasks, initial weights and batches.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(metadata.version("tlxml_fast"), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which training tasks made a meta-learned model adapt and predict as it does."""
 
 
 @app.command()
@@ -91,6 +108,7 @@ def train(
 ) -> None:
     """Meta-train a learner and judge it on tasks of classes it has not seen."""
     shape = {"ways": ways, "shots": shots, "queries": queries, "image_size": image_size}
+    data_path = None if data_path is None else str(Path(data_path).expanduser().resolve())
     made = train_run(
         out,
         TaskSpec(data, data_path, split, tasks, seed=seed, **shape),
@@ -288,20 +306,17 @@ def main() -> None:
         f"[yellow]warning:[/] {message}", highlight=False
     )
     try:
-        app(standalone_mode=False)
-    except TlxError as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False)
-        sys.exit(2)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except typer.Abort:
-        errors.print("stopped")
-        sys.exit(130)
+        code = app(standalone_mode=False) or 0
+    except (TlxError, OSError) as error:
+        errors.print("[red]error:[/] ", Text(str(error)), sep="")
+        code = 2
     except KeyboardInterrupt:
-        errors.print("stopped; what was finished is kept")
-        sys.exit(130)
+        code = STOPPED
     except Exception as error:  # click's usage errors know how to show themselves
         if not hasattr(error, "show"):
             raise
         error.show()
-        sys.exit(2)
+        code = 2
+    if code == STOPPED:
+        errors.print("stopped; what was finished is kept")
+    sys.exit(code)

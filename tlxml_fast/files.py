@@ -19,8 +19,13 @@ from .errors import CheckpointError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, synced and renamed over it on success, removed on any failure."""
+    """A temporary path beside `path`, synced and renamed over it on success, removed on any failure.
+
+    Directories on the way are made.
+    """
     final = Path(path)
+    if final.is_dir():
+        raise CheckpointError(f"{final} is a directory, and a file is to be written there")
     final.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".part")
     os.close(handle)

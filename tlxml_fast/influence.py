@@ -24,6 +24,8 @@ from .targets import check_target, target_cotangents
 from .task import Task, TaskSet
 
 CONFIDENT = 0.99
+FAR_FROM_STATIONARY = 0.5
+EXAMPLES = {"curvature": "GaussNewton()", "inverse": "Dense(damping=1e-3)"}
 
 
 class TaskInfluence:
@@ -59,6 +61,9 @@ class TaskInfluence:
         weight_decay: float | dict[str, float] | None = None,
         progress: bool = False,
     ):
+        for what, given, kind in (("curvature", curvature, Curvature), ("inverse", inverse, Inverse)):
+            if given is not None and not isinstance(given, kind):
+                raise CurvatureError(f"{what} is an object such as {EXAMPLES[what]}, not {given!r}")
         learner.refuse_influence()
         choose_backend(backend, next(iter(learner.parameters().values())).device)
         self.learner = learner
@@ -80,7 +85,8 @@ class TaskInfluence:
         """Gradients of the training tasks, the curvature at them, and its inverse.
 
         Raises TaskError, LearnerError or CurvatureError, before long work where it can be known then. Warns
-        with InfluenceWarning where Λ nearly vanishes: the median query confidence is above 0.99.
+        with InfluenceWarning where Λ nearly vanishes (the median query confidence is above 0.99), and where
+        the parameters are far from a stationary point (‖∇L‖ above half the median ‖∇L_t‖).
         """
         start = time.perf_counter()
         train = Buckets(self.learner, train_tasks, self._linearize)
@@ -109,6 +115,14 @@ class TaskInfluence:
             "notes": self._notes(train),
             "seconds": {"gradients": gradient_seconds, "curvature": time.perf_counter() - start},
         }
+        norm, typical = self.report["gradient_norm"], self.report["median_task_gradient_norm"]
+        if norm > FAR_FROM_STATIONARY * typical:
+            warnings.warn(
+                f"the gradient of the objective ({norm:.3g}) is not small beside that of a task ({typical:.3g}): the "
+                "parameters are far from a stationary point, where influence has its meaning",
+                InfluenceWarning,
+                stacklevel=2,
+            )
         if confidence is not None and confidence > CONFIDENT:
             warnings.warn(
                 f"the median query confidence is {confidence:.4f}: the output Hessian nearly vanishes, and "
@@ -271,7 +285,10 @@ class TaskInfluence:
         recorded = self.learner.training
         if not recorded:
             notes.append("how the parameters were trained is not recorded; weight decay is as given")
-        elif recorded["tasks"] > len(train):
+            return notes
+        if recorded.get("done", 0) < recorded.get("steps", 0):
+            notes.append(f"training was stopped after {recorded['done']} of {recorded['steps']} steps")
+        if recorded.get("tasks", 0) > len(train):
             notes.append(
                 f"trained on {recorded['tasks']:,} tasks and fitted to {len(train):,}: the curvature is an "
                 "estimate over these, and scores have no leave-one-out reading"

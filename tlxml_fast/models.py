@@ -22,6 +22,7 @@ def conv4(
     """Conv4 (Vinyals et al. 2016; Snell et al. 2017): four blocks of conv 3×3 – BatchNorm – ReLU – max-pool 2×2.
 
     hidden       filters a block
+    in_channels  1 for grey images, 3 for colour
     image_size   height and width; each block halves it, rounding down, so at least 16
     ways         None for the backbone (an encoder, [n, features]); a number adds the linear `classifier`
     seed         initialises the weights from this seed instead of the global random state

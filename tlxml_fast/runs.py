@@ -21,13 +21,14 @@ from torch import nn
 from .checkpoint import load_checkpoint
 from .curvature import Curvature
 from .data.spec import TaskSpec
-from .errors import CheckpointError, InfluenceWarning, LearnerError
+from .errors import BackendError, CheckpointError, InfluenceWarning, LearnerError
 from .influence import TaskInfluence
 from .learners import MAML, Learner, ProtoNet
 from .models import conv4, mlp
 from .report import write_report
 from .scores import Scores
 from .solvers import Inverse
+from .targets import check_target
 from .training import meta_train
 
 CHECKPOINT, SCORES, REPORT = "checkpoint.safetensors", "scores.safetensors", "report.html"
@@ -85,9 +86,12 @@ def train_run(
     **training: Any,
 ) -> Learner:
     """Meta-train on `tasks`, judge on `held_out`, and leave DIR/checkpoint.safetensors."""
+    where = _device(device)
     train, val = tasks.tasks(), held_out.tasks()
     learner = model.build(train[0].shape.features, tasks.ways, seed)
-    learner.module.to(device)
+    learner.module.to(where)
+    for stale in (SCORES, REPORT):  # they are of another checkpoint
+        (out / stale).unlink(missing_ok=True)
     meta_train(
         learner,
         train,
@@ -122,9 +126,14 @@ def influence_run(
     test_seed    of the held-out tasks; those training was judged on unless given
     """
     start = time.perf_counter()
+    check_target(target)
     learner = load_checkpoint(_existing(run / CHECKPOINT, "train"))
-    learner.module.to(device)
+    learner.module.to(_device(device))
     train, test = task_specs(learner, run / CHECKPOINT)
+    if train_tasks is not None and not 1 <= train_tasks <= train.count:
+        raise CheckpointError(
+            f"{run} was trained on {train.count} tasks; the first {train_tasks} of them do not exist"
+        )
     train = replace(train, count=train.count if train_tasks is None else train_tasks)
     test = replace(test, count=test_tasks, seed=test.seed if test_seed is None else test_seed)
     with warnings.catch_warnings(record=True) as caught:
@@ -165,6 +174,14 @@ def task_specs(learner: Learner, path: Path) -> tuple[TaskSpec, TaskSpec]:
             f"{path} does not say which tasks it was trained on; use TaskInfluence from Python"
         )
     return TaskSpec(**origin["tasks"]), TaskSpec(**origin["held_out"])
+
+
+def _device(name: str) -> torch.device:
+    """The device, or one sentence on why there is none."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def _existing(path: Path, command: str) -> Path:

@@ -36,6 +36,8 @@ class Evaluation:
     tasks: int
 
     def __str__(self) -> str:
+        if np.isnan(self.accuracy):
+            return f"loss {self.loss:.4f} ± {self.loss_interval:.4f}"
         return f"accuracy {self.accuracy:.2%} ± {self.accuracy_interval:.2%}, loss {self.loss:.4f}"
 
 
@@ -52,8 +54,11 @@ def evaluate(learner: Learner, tasks: TaskSet, progress: bool = False) -> Evalua
 
     def judge(task: Task) -> tuple[float, float]:
         logits, y = _forward(learner, omega, task)
+        loss = float(learner.loss(logits, y))
+        if not np.isfinite(loss):
+            raise TaskError(f"the loss of task {task.label!r} is {loss}")
         hits = float("nan") if task.regression else float((logits.argmax(-1) == y).double().mean())
-        return hits, float(learner.loss(logits, y))
+        return hits, loss
 
     rows = []
     on_cpu = next(iter(omega.values())).device.type == "cpu"

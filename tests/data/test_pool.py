@@ -73,9 +73,9 @@ def test_label_order_carries_no_information():
 def test_groups():
     grouped = pool(within_groups=True).sample(12, 5, 1, 1)
     assert set(grouped.groups) == {"a"}  # b has a single class
-    assert grouped[3].name == "a-0003"
+    assert grouped[3].name == "all-a-0003"
     mixed = pool(within_groups=True).sample(40, 2, 1, 1, within_groups=False)
-    assert mixed[7].name == "task-0007"
+    assert mixed[7].name == "all-0007"
     assert mixed.groups == [""] * 40
     assert any(max(taken(task.support_x)) >= 40 for task in mixed)  # class 5, of group b
 

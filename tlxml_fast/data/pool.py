@@ -197,7 +197,7 @@ class _Sampler:
             members, self.ways, replace=False
         )  # in random order: labels carry no information
         support, query = self._draw_rows(rng, classes)
-        name = f"{group or 'task'}-{index:04d}"
+        name = "-".join([part for part in (self.pool.split, group) if part] or ["task"]) + f"-{index:04d}"
         labels = torch.arange(self.ways)
         return Task(
             self._load(support),

@@ -57,6 +57,10 @@ class Learner(ABC):
         if not self.parameters():
             raise LearnerError(f"{type(module).__name__} has no trainable parameters")
 
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{k}={v!r}" for k, v in self.describe().items() if k != "learner")
+        return f"{type(self).__name__}({type(self.module).__name__}, {settings})"
+
     @property
     def norm(self) -> str:
         """Whose statistics BatchNorm uses: "batch" or "running"."""
@@ -101,7 +105,7 @@ class Learner(ABC):
         self.body.check_statistics()
 
     def check(self, task: Task) -> int:
-        """Run one task forward and return its number of logits; raise an error that names it if it does not fit."""
+        """The number of logits of a task, run forward twice; raises an error that names it if it does not fit."""
         self.body.check_statistics()
         if task.regression != self.loss.regression:
             kind = "real-valued targets" if task.regression else "class labels"
@@ -110,11 +114,16 @@ class Learner(ABC):
         episode = Episode.of(task, reference.dtype, reference.device)
         omega = {name: p.detach() for name, p in self.parameters().items()}
         try:
-            outputs = self.query_logits(omega, episode, task.ways).shape[-1]
+            logits, again = (self.query_logits(omega, episode, task.ways) for _ in range(2))
         except (RuntimeError, ValueError) as error:
             if isinstance(error, LearnerError):
                 raise LearnerError(f"task {task.label!r}: {error}") from None
             raise LearnerError(f"task {task.label!r} does not run through the model: {error}") from error
+        outputs = logits.shape[-1]
+        if not torch.allclose(logits, again, equal_nan=True):
+            raise LearnerError(
+                "the model gives other outputs for the same input the second time: it is random"
+            )
         if outputs < task.ways or (task.regression and outputs != task.ways):
             what = "outputs" if task.regression else "ways"
             raise LearnerError(

@@ -72,7 +72,7 @@ class MAML(Learner):
 
         def support_loss(chosen: Parameters) -> Tensor:
             logits = self.predict_at({**theta, **chosen}, episode.support_x)
-            if logits.shape[-1] < ways:
+            if logits.shape[-1] < ways and not self.loss.regression:
                 raise LearnerError(f"there are {ways} ways and the model has {logits.shape[-1]} outputs")
             return self.loss(logits, episode.support_y)
 
@@ -171,6 +171,8 @@ class MAML(Learner):
                 ) from None
             if not torch.isfinite(rate).all():
                 raise LearnerError(f"inner_lr of {name!r} is not finite")
+            if (rate < 0).any() and not self.learn_inner_lr:
+                raise LearnerError(f"inner_lr of {name!r} is negative, and would climb the support loss")
             rates[name] = full.clone().requires_grad_() if self.learn_inner_lr else rate
         return rates
 

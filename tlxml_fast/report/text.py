@@ -54,7 +54,8 @@ def anything(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key_label(key)} {anything(entry)}" for key, entry in value.items()) or "—"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        shown = ", ".join(anything(entry) for entry in value[:SHOWN])
+        sentences = any(isinstance(entry, str) and " " in entry for entry in value)
+        shown = ("; " if sentences else ", ").join(anything(entry) for entry in value[:SHOWN])
         return f"{shown}, … ({len(value):,} in all)" if len(value) > SHOWN else shown or "none"
     return str(value)
 

@@ -26,6 +26,8 @@ def check_damping(damping: float | Relative) -> None:
     """Raise CurvatureError unless the damping is a finite number ≥ 0, or Relative."""
     if isinstance(damping, Relative):
         return
+    if not isinstance(damping, (int, float)):
+        raise CurvatureError(f"damping is a number or Relative(number), not {damping!r}")
     if not 0 <= damping < float("inf"):
         raise CurvatureError(f"damping is a finite number of at least 0, not {damping}")
 
