@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tlxml_fast import CheckpointError
 from tlxml_fast.files import read_json, read_tensors, replacing, write_json, write_tensors
@@ -52,3 +53,36 @@ def test_an_absent_file_is_named(tmp_path):
 def test_json_round_trip(tmp_path):
     write_json(tmp_path / "a.json", {"é": [1.5]})
     assert read_json(tmp_path / "a.json") == {"é": [1.5]}
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path):
+    a = torch.randn(4, 3)
+    write_tensors(
+        tmp_path / "x", "thing", {"a": a, "again": a, "part": a[1:], "minus": torch._neg_view(a)}, {}
+    )
+    tensors, _ = read_tensors(tmp_path / "x", "thing")
+    for name, want in {"a": a, "again": a, "part": a[1:], "minus": -a}.items():
+        assert torch.equal(tensors[name], want)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.int64, torch.float64])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_every_dtype_and_shape_has_a_checksum(tmp_path, dtype, shape):
+    write_tensors(tmp_path / "x", "thing", {"a": torch.ones(shape, dtype=dtype)}, {})
+    assert torch.equal(read_tensors(tmp_path / "x", "thing")[0]["a"], torch.ones(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("old_new", [(b"\x00\x00\x80\x3f", b"\x00\x00\x80\x40"), (b"note", b"nota")])
+def test_a_changed_byte_is_noticed(tmp_path, old_new):
+    path = tmp_path / "x"
+    write_tensors(path, "thing", {"a": torch.ones(1)}, {"note": 1})
+    assert path.read_bytes().count(old_new[0]) == 1
+    path.write_bytes(path.read_bytes().replace(*old_new))
+    with pytest.raises(CheckpointError, match="x is damaged: its content does not match its checksum"):
+        read_tensors(path, "thing")
+
+
+def test_a_file_without_a_checksum_is_damaged(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "x", {"tlxml_fast": "thing", "header": "{}"})
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_tensors(tmp_path / "x", "thing")

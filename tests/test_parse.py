@@ -209,3 +209,23 @@ def test_an_ambiguous_batch_is_read_as_named():
 def test_an_item_that_fails_is_named():
     with pytest.raises(TaskError, match="'task-0001': query_y has label 7 out of range"):
         parse_tasks([arrays(), (XS, YS, XQ, YQ + 5)])
+
+
+def test_a_pair_of_pairs_is_ambiguous():
+    x, y = unsplit(4)
+    for obj in (((x, y), (x, y)), [[x, y], [x, y]]):
+        with pytest.raises(TaskError, match=r"one task, or as two unsplit .*layout=\"learn2learn\""):
+            parse_tasks(obj, shots=1, split="first")
+    assert len(parse_tasks(((x, y), (x, y)), shots=1, split="first", layout="learn2learn")) == 2
+    assert len(parse_tasks([(x, y)] * 3, shots=1, split="first")) == 3
+
+
+def test_one_task_or_a_batch_of_real_targets_is_ambiguous():
+    x, y = torch.rand(4, 5, 1), torch.rand(4, 5)
+    for parse in (parse_task, parse_tasks):
+        with pytest.raises(TaskError, match=r"can be read as support-query .*support-query-batch"):
+            parse((x, y, x, y))
+    assert parse_task((x, y, x, y), layout="support-query").support_x.shape == (4, 5, 1)
+    assert len(parse_tasks((x, y, x, y), layout="support-query-batch")) == 4
+    one = {"train": (SCALARS, SCALARS), "test": (SCALARS, SCALARS)}  # not six tasks of one example
+    assert len(parse_task(one).support_x) == 6

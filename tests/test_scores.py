@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tlxml_fast import CheckpointError, Scores, TlxError
+from tlxml_fast.files import write_tensors
 from tlxml_fast.scores import TaskAxis
 
 
@@ -94,3 +95,30 @@ def test_a_pickle_is_refused(tmp_path):
     torch.save({"values": torch.zeros(1)}, tmp_path / "s.pt")
     with pytest.raises(CheckpointError, match=r"s\.pt"):
         Scores.load(tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize("target", ["loss", "margin"])
+def test_scores_that_are_no_numbers_come_last_at_both_ends(target):
+    nan, inf = float("nan"), float("inf")
+    scores = made([[nan, 1.0, inf, -inf]], target=target)
+    up, down = [[3, 1, 2, 0]], [[2, 1, 3, 0]]
+    assert scores.helpful(4).indices.tolist() == (up if target == "loss" else down)
+    assert scores.harmful(4).indices.tolist() == (down if target == "loss" else up)
+    assert scores.harmful(4).values[0, 3].isnan()
+
+
+def test_an_infinite_score_stays_in_its_group():
+    values = torch.tensor([[float("inf"), 1.0, 2.0, 3.0]], dtype=torch.float64)
+    for given, want in ((values, [[float("inf"), 4.0]]), (values[:, None], [[[float("inf"), 4.0]]])):
+        grouped = made(given).group().values
+        assert grouped.dtype == torch.float64
+        assert grouped.tolist() == want
+
+
+@pytest.mark.parametrize(
+    "header", [{}, {"test": {"names": 3}}, {"test": {}, "train": {}}, {"test": {"no": []}}, []]
+)
+def test_a_malformed_header_is_named(tmp_path, header):
+    write_tensors(tmp_path / "odd", "scores", {}, header)
+    with pytest.raises(CheckpointError, match="odd"):
+        Scores.load(tmp_path / "odd")

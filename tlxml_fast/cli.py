@@ -33,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console(markup=False)  # names and paths may hold brackets
 
 T = TypeVar("T")
 STOPPED = 130  # what typer returns of a Ctrl-C, and shells expect
@@ -247,7 +247,7 @@ def doctor() -> None:
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for section, what, status in rows():
-        table.add_row(section, what, status)
+        table.add_row(section, what, Text(status))
     console.print(table)
 
 
@@ -266,7 +266,7 @@ def _summarise(learner: Learner, scores: Scores, out: Path) -> None:
         cells = [scores.test.names[i]]
         for ranking in (helpful, harmful):
             cells += [scores.train.names[int(ranking.indices[i, 0])], f"{float(ranking.values[i, 0]):+.3g}"]
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))
     console.print(table)
     console.print(
         f"I_perf < 0: upweighting the training task lowers the test task's loss.\n\n"
@@ -301,14 +301,16 @@ def _names(adapt: list[str] | None) -> list[str] | str | None:
 
 def main() -> None:
     """Run the command line; errors the user can mend are one sentence on standard error."""
-    errors = Console(stderr=True)
-    warnings.showwarning = lambda message, *_, **__: errors.print(
-        f"[yellow]warning:[/] {message}", highlight=False
-    )
+    errors = Console(stderr=True, markup=False)
+
+    def say(kind: str, style: str, message: object) -> None:
+        errors.print(Text(f"{kind}: ", style), Text(str(message)), sep="")
+
+    warnings.showwarning = lambda message, *_, **__: say("warning", "yellow", message)
     try:
         code = app(standalone_mode=False) or 0
     except (TlxError, OSError) as error:
-        errors.print("[red]error:[/] ", Text(str(error)), sep="")
+        say("error", "red", error)
         code = 2
     except KeyboardInterrupt:
         code = STOPPED

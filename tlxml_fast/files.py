@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, TlxError
 
 
 @contextmanager
@@ -67,9 +69,18 @@ def write_tensors(
     path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
     """Write tensors with a JSON header, as one safetensors file of the given kind."""
-    metadata = {"tlxml_fast": kind, "header": json.dumps(header, ensure_ascii=False)}
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, t in tensors.items():
+        t = t.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        if t.untyped_storage().data_ptr() in seen:  # safetensors refuses shared memory, as of tied weights
+            t = t.clone()
+        seen.add(t.untyped_storage().data_ptr())
+        plain[name] = t
+    text = json.dumps(header, ensure_ascii=False)
+    metadata = {"tlxml_fast": kind, "header": text, "sha256": _checksum(text, plain)}
     with replacing(path) as part:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
+        save_file(plain, part, metadata)
 
 
 def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -82,8 +93,34 @@ def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Ten
             metadata = file.metadata() or {}
             if metadata.get("tlxml_fast") != kind:
                 raise CheckpointError(f"{path} is not a tlxml_fast {kind} file")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["header"])  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata.get("header", "")
+        if metadata.get("sha256") != _checksum(text, tensors):
+            raise CheckpointError(f"{path} is damaged: its content does not match its checksum")
+        return tensors, json.loads(text)
     except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+@contextmanager
+def understanding(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors that a header of unexpected form causes inside become a CheckpointError that names the file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        what = str(error) if isinstance(error, TlxError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} cannot be understood: {what}") from error
+
+
+def _checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the header and of every tensor's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(header.encode())
+    for name, t in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(t.dtype), list(t.shape)]).encode())
+        # bytes, because numpy knows no bfloat16; flat first, because a view as bytes needs a dimension
+        digest.update(t.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

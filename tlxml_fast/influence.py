@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.func import jvp
 
 from .curvature import Curvature, CurvatureOperator, GaussNewton, Identity
-from .errors import CurvatureError, InfluenceWarning, TaskError, TlxError
+from .errors import CurvatureError, InfluenceWarning, LearnerError, TaskError, TlxError
 from .learners import Episode, Learner
 from .linearize import FlatParameters, Linearization, choose_backend, linearize
 from .linearize.buckets import Buckets
+from .parallel import FORWARD_MODE
 from .progress import progress_bar
 from .scores import Scores, TaskAxis
 from .solvers import Dense, FittedInverse, Inverse
@@ -150,7 +151,8 @@ class TaskInfluence:
             theta = learner.adapt(lin.flat.unflatten(omega), episode, lin.ways)
             return FlatParameters(theta).flatten(theta)
 
-        return jvp(adapted, (lin.omega,), (direction,))[1].detach().double()
+        with FORWARD_MODE:
+            return jvp(adapted, (lin.omega,), (direction,))[1].detach().double()
 
     def scores(
         self,
@@ -277,11 +279,9 @@ class TaskInfluence:
 
     def _notes(self, train: Buckets) -> list[str]:
         notes = self.learner.notes()
-        lin = train.linearizations[0]
-        if lin.ways < lin.C:
-            notes.append(
-                f"the model has {lin.C} outputs for {lin.ways} ways; the unused logits stay in the softmax"
-            )
+        for ways, outputs in sorted({(lin.ways, lin.C) for lin in train.linearizations}):
+            if ways < outputs:
+                notes.append(f"{outputs} outputs for {ways} ways: the unused logits stay in the softmax")
         recorded = self.learner.training
         if not recorded:
             notes.append("how the parameters were trained is not recorded; weight decay is as given")
@@ -298,6 +298,9 @@ class TaskInfluence:
     def _require_fit(self) -> None:
         if self._train is None:
             raise TlxError("call fit(train_tasks) first")
+        lin = self._train.linearizations[0]
+        if not torch.equal(lin.flat.flatten(self.learner.parameters()).detach().to(lin.omega), lin.omega):
+            raise LearnerError("the learner's parameters have changed since fit; fit again")
 
 
 def _agreed(

@@ -30,6 +30,8 @@ def conv4(
     The backbone has 28,320 parameters at hidden=32 and 111,936 at 64 for 28×28×1; 28,896 and 113,088 for 84×84×3.
     Raises LearnerError if the image is too small.
     """
+    if hidden < 1 or in_channels < 1:
+        raise LearnerError(f"conv4 has at least one filter and one channel, not {hidden} and {in_channels}")
     side = image_size // 16
     if side < 1:
         raise LearnerError(
@@ -56,6 +58,8 @@ def mlp(
     `mlp(34, 32, 5)` is the 1,285-parameter network of the TLXML paper's experiments (arXiv 2501.14271).
     """
     widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    if min(in_features, out_features, *widths) < 1:
+        raise LearnerError(f"mlp has widths of at least 1, not {(in_features, *widths, out_features)}")
     with _seeded(seed):
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for i, (a, b) in enumerate(zip((in_features, *widths), widths, strict=False), start=1):

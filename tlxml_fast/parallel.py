@@ -8,6 +8,7 @@ any number of threads.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+
+# torch's forward mode has one level for the whole process: whoever uses it, from whichever thread, holds this.
+FORWARD_MODE = threading.RLock()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -76,6 +76,11 @@ def parse_tasks(
         return obj
     options = _Options(shots, split, relabel)
     tasks: list[Task] = []
+    if layout is None and _is_pair_of_pairs(obj):
+        raise TaskError(
+            f"{_title(name)}: {_describe(obj)} can be read as ((xs, ys), (xq, yq)), one task, or as two unsplit "
+            'tasks or batches; give {"train": (xs, ys), "test": (xq, yq)}, or layout="learn2learn" for unsplit data'
+        )
     for item in _items(obj):
         if isinstance(item, Task):
             tasks.append(item)
@@ -159,6 +164,9 @@ def _only_reading(obj: Any, layout: str | None, batched: tuple[bool, ...], title
     found = [r for r in wanted if r.fits(strict=True)] or [r for r in wanted if r.fits(strict=False)]
     if len(found) > 1:  # a name without "-batch" means the single task where both fit
         found = [reading for reading in found if reading.label == layout] or found
+    if found and layout is None and True not in batched:
+        # [tasks, examples, targets] has the shapes of one task of many targets; tasks of one example do not count
+        found += [r for r in possible if r.batched and r.fits(strict=True) and r.arrays[0].shape[1] > 1]
     if len(found) == 1:
         return found[0]
     if found:
@@ -215,6 +223,15 @@ def _parts(obj: Any) -> tuple | None:
     if not isinstance(obj, (tuple, list)) or not all(_is_array(p) or p is None for p in obj[:4]):
         return None
     return tuple(obj)
+
+
+def _is_pair_of_pairs(obj: Any) -> bool:
+    """Whether this is ((array, array), (array, array)): a split task, or two that are not split."""
+
+    def is_pair(part: Any) -> bool:
+        return isinstance(part, (tuple, list)) and len(part) == 2
+
+    return is_pair(obj) and all(is_pair(part) and all(map(_is_array, part)) for part in obj)
 
 
 def _is_array(value: Any) -> bool:

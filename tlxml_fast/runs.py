@@ -7,6 +7,7 @@ DIR/report.html              report
 
 from __future__ import annotations
 
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ def train_run(
 ) -> Learner:
     """Meta-train on `tasks`, judge on `held_out`, and leave DIR/checkpoint.safetensors."""
     where = _device(device)
+    _require_writable(out)
     train, val = tasks.tasks(), held_out.tasks()
     learner = model.build(train[0].shape.features, tasks.ways, seed)
     learner.module.to(where)
@@ -136,10 +138,12 @@ def influence_run(
         )
     train = replace(train, count=train.count if train_tasks is None else train_tasks)
     test = replace(test, count=test_tasks, seed=test.seed if test_seed is None else test_seed)
+    _require_writable(out)
+    train_set, test_set = train.tasks(), test.tasks()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InfluenceWarning)
         influence = TaskInfluence(learner, curvature, inverse, backend, dtype, progress=progress)
-        scores = influence.fit(train.tasks()).scores(test.tasks(), target=target)
+        scores = influence.fit(train_set).scores(test_set, target=target)
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     info = {
@@ -174,6 +178,13 @@ def task_specs(learner: Learner, path: Path) -> tuple[TaskSpec, TaskSpec]:
             f"{path} does not say which tasks it was trained on; use TaskInfluence from Python"
         )
     return TaskSpec(**origin["tasks"]), TaskSpec(**origin["held_out"])
+
+
+def _require_writable(out: Path) -> None:
+    """Raise OSError, which names the place, before the work rather than after it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        pass
 
 
 def _device(name: str) -> torch.device:

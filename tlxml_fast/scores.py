@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import TlxError
-from .files import read_tensors, write_tensors
+from .files import read_tensors, understanding, write_tensors
 from .task import TaskSet
 
 if TYPE_CHECKING:
@@ -103,16 +103,19 @@ class Scores:
         if reduce not in ("sum", "mean"):
             raise TlxError(f"reduce is 'sum' or 'mean', not {reduce!r}")
         names = sorted(set(labels))
-        member = torch.tensor([[label == name for name in names] for label in labels], dtype=torch.bool)
-        sizes = member.sum(0)
-        values = self.values @ member.to(self.values)
+        number = {name: i for i, name in enumerate(names)}
+        member = torch.tensor([number[label] for label in labels], dtype=torch.int64)
+        sizes = member.bincount(minlength=len(names))
+        # not a matrix product: 0·∞ would spread one task's infinite score to all groups
+        values = self.values.new_zeros(*self.values.shape[:-1], len(names))
+        values.index_add_(-1, member, self.values)
         if reduce == "mean":
             values = values / sizes
         return replace(
             self,
             values=values,
             train=TaskAxis(tuple(names), tuple(names), tuple(names)),
-            in_fit=~(member & ~self.in_fit[:, None]).any(0),
+            in_fit=member[~self.in_fit].bincount(minlength=len(names)) == 0,
             info={
                 **self.info,
                 "group_sizes": dict(zip(names, sizes.tolist(), strict=True)),
@@ -148,12 +151,16 @@ class Scores:
     def load(cls, path: str | os.PathLike[str]) -> Scores:
         """Read what `save` wrote; executes no code. Raises CheckpointError on anything else."""
         tensors, header = read_tensors(path, "scores")
-        axes = [TaskAxis(**{k: tuple(v) for k, v in header[axis].items()}) for axis in ("test", "train")]
-        return cls(tensors["values"], *axes, tensors["in_fit"], header["target"], header["info"])
+        with understanding(path):
+            axes = [TaskAxis(**{k: tuple(v) for k, v in header[axis].items()}) for axis in ("test", "train")]
+            return cls(tensors["values"], *axes, tensors["in_fit"], header["target"], header["info"])
 
     def _rank(self, k: int, descending: bool) -> Ranking:
         if not 1 <= k <= len(self.train):
             raise TlxError(f"k = {k} is not between 1 and the {len(self.train)} training tasks")
         # stable, so that equal scores keep the order of the tasks
-        values, indices = self.values.sort(dim=-1, descending=descending, stable=True)
-        return Ranking(indices[..., :k], values[..., :k])
+        indices = self.values.argsort(dim=-1, descending=descending, stable=True)
+        # a score that is not a number is neither helpful nor harmful: last at both ends
+        unknown = self.values.isnan().gather(-1, indices)
+        indices = indices.gather(-1, unknown.int().argsort(dim=-1, stable=True))[..., :k]
+        return Ranking(indices, self.values.gather(-1, indices))

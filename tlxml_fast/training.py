@@ -107,7 +107,14 @@ def meta_train(
 
     Returns the history: a dict per validation. Raises TaskError naming a task whose loss is not finite.
     """
-    _check(steps, batch_size, optimizer, schedule, lr, weight_decay, tasks)
+    _check(steps, batch_size, optimizer, schedule, lr, weight_decay, seed, tasks)
+    seed, weight_decay = int(seed), float(weight_decay)  # numpy's numbers are not JSON
+    if val_tasks is not None and (len(val_tasks) == 0 or val_tasks[0].query_y is None):
+        raise TaskError(
+            "val_tasks have no query labels to be judged by" if len(val_tasks) else "val_tasks is empty"
+        )
+    if val_every is not None and val_every < 1:
+        raise LearnerError(f"val_every is at least 1, not {val_every}")
     learner.with_body(Body(learner.module)).check(tasks[0])  # with batch statistics: none may have run yet
     settings = {
         "tasks": len(tasks),
@@ -174,6 +181,7 @@ def _step(
 ) -> float:
     """One step on the mean loss of the tasks; the mean loss."""
 
+    @torch.enable_grad()
     def loss_and_gradient(task: Task) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         logits, y = _forward(learner, parameters, task)
         loss = learner.loss(logits, y)
@@ -224,7 +232,14 @@ def _resume(
 
 
 def _check(
-    steps: int, batch_size: int, optimizer: str, schedule: str, lr: float, weight_decay: float, tasks: TaskSet
+    steps: int,
+    batch_size: int,
+    optimizer: str,
+    schedule: str,
+    lr: float,
+    weight_decay: float,
+    seed: int,
+    tasks: TaskSet,
 ) -> None:
     if optimizer not in OPTIMIZERS:
         raise LearnerError(f"optimizer is one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
@@ -235,9 +250,11 @@ def _check(
         ("batch_size", batch_size, 1),
         ("weight_decay", weight_decay, 0),
     ):
-        if not value >= least:
-            raise LearnerError(f"{name} is at least {least}, not {value}")
-    if not lr > 0:
-        raise LearnerError(f"lr is positive, not {lr}")
+        if not least <= value < float("inf"):
+            raise LearnerError(f"{name} is at least {least} and finite, not {value}")
+    if not 0 < lr < float("inf"):
+        raise LearnerError(f"lr is positive and finite, not {lr}")
+    if seed < 0:
+        raise LearnerError(f"seed is at least 0, not {seed}")
     if len(tasks) == 0:
         raise TaskError("there are no tasks to train on")

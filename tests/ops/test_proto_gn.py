@@ -140,3 +140,26 @@ def test_bad_input():
         proto_gn(s, q, y, ds[:, :0], dq[:, :0], ways=ways)
     with pytest.raises(BackendError, match="no backend"):
         proto_gn(s, q, y, ds, dq, ways=ways, backend="triton")
+
+
+@native
+def test_lazy_negatives_keep_their_sign():
+    (s, q, y, ds, dq), ways = proto_case(2, 3, (1, 2), 4, 5, torch.float64)
+    want = proto_gn(-s, -q, y, -ds, -dq, ways=ways)
+    got = proto_gn(*map(torch._neg_view, (s, q)), y, *map(torch._neg_view, (ds, dq)), ways=ways)
+    assert all(map(torch.equal, got, want))
+
+
+def test_labels_are_whole_and_the_rest_is_not():
+    (s, q, y, ds, dq), ways = proto_case(2, 3, (1, 2), 4, 5, torch.float32)
+    with pytest.raises(TlxError, match=r"support_y is torch\.float32, expected torch\.int64"):
+        proto_gn(s, q, y.float(), ds, dq, ways=ways)
+    with pytest.raises(TlxError, match=r"dquery_z is torch\.int64"):
+        proto_gn(s, q, y, ds, dq.long(), ways=ways)
+
+
+def test_outs_in_one_memory_are_refused():
+    (s, q, y, ds, dq), ways = proto_case(1, 2, (1, 2), 3, 5, torch.float32)
+    both = torch.empty_like(ds)
+    with pytest.raises(TlxError, match="with each other"):
+        proto_gn(s, q, y, ds, dq, ways=ways, out=(both, both))

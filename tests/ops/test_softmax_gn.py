@@ -106,3 +106,18 @@ def test_explicit_backend_errors():
         torch.func.vmap(lambda x: softmax_gn(logits, x[None].expand_as(u), backend="native"))(u[0, 0, 0])
     with pytest.raises(BackendError, match="autograd" if native_available() else "cannot run"):
         softmax_gn(logits, u.requires_grad_(), backend="native")
+
+
+@native
+def test_lazy_negatives_keep_their_sign():
+    logits, u = softmax_case(2, 3, 4, 5, torch.float64)
+    want, out = softmax_gn(-logits, -u), torch._neg_view(torch.zeros_like(u))
+    assert torch.equal(softmax_gn(torch._neg_view(logits), torch._neg_view(u), backend="native"), want)
+    assert torch.equal(softmax_gn(-logits, -u, out=out), want)
+
+
+def test_whole_numbers_are_refused():
+    logits, u = softmax_case(2, 3, 4, 5, torch.float32)
+    for args in ((logits.long(), u), (logits, u.long()), (logits.long(), u.long())):
+        with pytest.raises(TlxError, match=r"is torch\.int64; all must be"):
+            softmax_gn(*args)

@@ -36,6 +36,8 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise DataError(f"the data source is one of {', '.join(SOURCES)}, not {self.source!r}")
+        if self.count < 1:
+            raise DataError(f"there is at least 1 task, not {self.count}")
         if self.source in ("omniglot", "folder") and self.path is None:
             raise DataError(f"the data source {self.source} needs the path of its files")
 

@@ -115,7 +115,7 @@ class Learner(ABC):
         omega = {name: p.detach() for name, p in self.parameters().items()}
         try:
             logits, again = (self.query_logits(omega, episode, task.ways) for _ in range(2))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
             if isinstance(error, LearnerError):
                 raise LearnerError(f"task {task.label!r}: {error}") from None
             raise LearnerError(f"task {task.label!r} does not run through the model: {error}") from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
@@ -12,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import LearnerError
-from .elementary_norm import spell_out_norms
+from .elementary_norms import ElementaryNorms
 
 NORMS = ("batch", "running")
 
@@ -30,12 +31,16 @@ class Body:
             raise LearnerError(f"norm is 'batch' or 'running', not {norm!r}")
         self.module, self.norm = module, norm
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in module.modules())
-        self._template = copy.deepcopy(module).eval()
+        try:
+            self._template = copy.deepcopy(module).eval()
+        except (RuntimeError, TypeError) as error:
+            raise LearnerError(f"the module cannot be copied ({str(error).splitlines()[0]})") from None
         for layer in self._template.modules():
             if isinstance(layer, _BatchNorm) and norm == "batch":
                 layer.running_mean = layer.running_var = None  # so that F.batch_norm takes the batch's own
                 layer.track_running_stats = False
         self._skeletons: dict[int, nn.Module] = {}
+        self._norms: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def parameters(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in the module's own order."""
@@ -58,15 +63,23 @@ class Body:
     def any_order(self) -> Body:
         """The same function from elementary operations, slower and differentiable to any order."""
         twin = copy.copy(self)
-        twin._template, twin._skeletons = spell_out_norms(copy.deepcopy(self._template)), {}
+        twin._norms = ElementaryNorms
         return twin
 
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        # copies: whatever the module writes to its buffers stays here
         constants = {
-            name: value.detach().to(x.device, x.dtype if value.is_floating_point() else value.dtype)
+            name: value.detach().to(
+                x.device, x.dtype if value.is_floating_point() else value.dtype, copy=True
+            )
             for name, value in self._constants()
         }
-        return functional_call(self._skeleton(), {**constants, **parameters}, (x,), strict=False)
+        with self._norms():
+            outputs = functional_call(self._skeleton(), {**constants, **parameters}, (x,), strict=False)
+        if not isinstance(outputs, Tensor) or outputs.ndim < 2 or len(outputs) != len(x):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise LearnerError(f"the module maps {len(x)} examples to {shape}, not to [{len(x)}, outputs]")
+        return outputs
 
     def _skeleton(self) -> nn.Module:
         """This thread's own copy: functional_call exchanges a module's parameters while it runs."""

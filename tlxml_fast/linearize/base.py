@@ -126,8 +126,10 @@ class Linearization(ABC):
     def targets(self) -> Tensor:
         """The query labels [T, n], or regression targets."""
         self.need_targets()
-        y = torch.stack([task.query_y for task in self.tasks]).to(self.device)
-        return y.to(self.dtype) if y.is_floating_point() else y
+        if self.learner.loss.regression:  # targets may be [n] in one task and [n, 1] in another
+            y = torch.stack([task.query_y.reshape(self.n, -1) for task in self.tasks])
+            return y.to(self.device, self.dtype)
+        return torch.stack([task.query_y for task in self.tasks]).to(self.device)
 
     def loss_task(self, t: int) -> Tensor:
         """L_t, the mean over queries."""

@@ -8,6 +8,7 @@ from torch.func import jvp, vjp
 
 from ..learners import ProtoNet
 from ..ops import proto_gn
+from ..parallel import FORWARD_MODE
 from .reference import ReferenceLinearization
 
 
@@ -36,7 +37,8 @@ class NativeLinearization(ReferenceLinearization):
 
         z, pull = vjp(embed, self.omega)
         z = z.detach()
-        dz = self._over_vectors("embedding jvp", lambda v: jvp(embed, (self.omega,), (v,))[1], V)
+        with FORWARD_MODE:
+            dz = self._over_vectors("embedding jvp", lambda v: jvp(embed, (self.omega,), (v,))[1], V)
         gsupport, gquery = proto_gn(
             z[None, :split],
             z[None, split:],

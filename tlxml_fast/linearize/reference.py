@@ -18,7 +18,7 @@ with (
 from torch.func import jvp, vjp, vmap
 
 from ..learners import Episode, Learner
-from ..parallel import task_threads
+from ..parallel import FORWARD_MODE, task_threads
 from ..task import TaskSet
 from .base import BackendReport, Linearization
 
@@ -67,7 +67,8 @@ class ReferenceLinearization(Linearization):
         def push(v: Tensor) -> Tensor:
             return jvp(lambda w: self._logits(w, self.episodes[t]), (self.omega,), (v,))[1]
 
-        return self._over_vectors("jvp", push, V)
+        with FORWARD_MODE:
+            return self._over_vectors("jvp", push, V)
 
     def vjp_task(self, t: int, U: Tensor) -> Tensor:
         """J_tᵀ u_k by reverse mode, all k sharing the forward pass."""
@@ -90,7 +91,8 @@ class ReferenceLinearization(Linearization):
             return learner.loss(learner.query_logits(self.flat.unflatten(w), episode, self.ways), targets)
 
         gradient = torch.func.grad(loss)
-        return self._over_vectors("hvp", lambda v: jvp(gradient, (self.omega,), (v,))[1], V)
+        with FORWARD_MODE:
+            return self._over_vectors("hvp", lambda v: jvp(gradient, (self.omega,), (v,))[1], V)
 
     def _logits(self, omega: Tensor, episode: Episode) -> Tensor:
         return self.learner.query_logits(self.flat.unflatten(omega), episode, self.ways)

@@ -86,12 +86,11 @@ def check(op: str, **named: tuple[Tensor, str]) -> dict[str, int]:
                 )
         if x.device != lead.device:
             raise TlxError(f"{op}: {name} is on {x.device}, the other tensors on {lead.device}.")
-        if x.is_floating_point() and (x.dtype != lead.dtype or x.dtype not in (torch.float32, torch.float64)):
+        if name.endswith("_y"):
+            if x.dtype != torch.int64:
+                raise TlxError(f"{op}: {name} is {x.dtype}, expected torch.int64.")
+        elif x.dtype != lead.dtype or x.dtype not in (torch.float32, torch.float64):
             raise TlxError(f"{op}: {name} is {x.dtype}; all must be torch.float32, or all torch.float64.")
-        if not x.is_floating_point() and x.dtype != torch.int64:
-            raise TlxError(
-                f"{op}: {name} is {x.dtype}, expected {'torch.int64' if x is not lead else 'a float'}."
-            )
     return sizes
 
 
@@ -102,15 +101,23 @@ def check_out(op: str, out: Tensor, like: Tensor, *inputs: Tensor) -> None:
             f"{op}: out is {out.dtype} {tuple(out.shape)} on {out.device}, "
             f"expected {like.dtype} {tuple(like.shape)} on {like.device}."
         )
-    if not traced(out, *inputs) and any(
-        out.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for x in inputs
-    ):
+    if not traced(out, *inputs) and any(share(out, x) for x in inputs):
         raise TlxError(f"{op}: out shares memory with an input.")
+
+
+def share(a: Tensor, b: Tensor) -> bool:
+    """Whether two plain tensors lie in one storage."""
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x` as a kernel reads it: contiguous, and its numbers in memory, not their lazy negatives."""
+    return x.resolve_neg().contiguous()
 
 
 def buffer(out: Tensor | None, like: Tensor) -> Tensor:
     """A contiguous tensor for a kernel to write: `out` itself where it can be."""
-    if out is not None and out.is_contiguous():
+    if out is not None and out.is_contiguous() and not out.is_neg():
         return out
     return torch.empty(like.shape, dtype=like.dtype, device=like.device)
 

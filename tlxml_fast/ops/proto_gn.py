@@ -10,7 +10,7 @@ from torch.func import jvp, vjp, vmap
 
 from tlxml_fast.errors import TaskError, TlxError
 from tlxml_fast.ops import _native
-from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, traced
+from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense, share, traced
 from tlxml_fast.ops.prototypes import class_means, prototype_logits
 from tlxml_fast.ops.softmax_gn import softmax_gn_ref
 
@@ -55,7 +55,8 @@ def proto_gn(
         distance: "sqeuclidean", "euclidean" or "cosine".
         scale: the factor s of the logits.
         backend: "native" (C++, CPU tensors), "reference" (pure torch), or "auto": native where it can run.
-        out: the two tensors to write, shaped as the results and sharing no memory with the inputs.
+        out: the two tensors to write, shaped as the results and sharing no memory with the
+            inputs or each other.
 
     Returns:
         (gsupport, gquery), [T, K, S, D] and [T, K, n, D]. Native results are bit-identical for any
@@ -83,11 +84,13 @@ def proto_gn(
     for buf, like in zip(outs, (dsupport_z, dquery_z), strict=True):
         if buf is not None:
             check_out("proto_gn", buf, like, *inputs)
+    if all(buf is not None for buf in outs) and not traced(*outs) and share(*outs):
+        raise TlxError("proto_gn: the two tensors of out share memory with each other.")
     if choose("proto_gn", backend, *inputs).backend == "reference":
         results = proto_gn_ref(*inputs, ways=ways, distance=distance, scale=scale)
         return deliver(results[0], outs[0]), deliver(results[1], outs[1])
 
-    inputs = tuple(x.contiguous() for x in inputs)  # held here until the kernel returns
+    inputs = tuple(dense(x) for x in inputs)  # held here until the kernel returns
     gsupport, gquery = buffer(outs[0], dsupport_z), buffer(outs[1], dquery_z)
     run = _native.kernel("proto_gn", query_z.dtype)
     run(

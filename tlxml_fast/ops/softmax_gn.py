@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tlxml_fast.ops import _native
-from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver
+from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense
 
 
 def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor 
     if choose("softmax_gn", backend, logits, u).backend == "reference":
         return deliver(softmax_gn_ref(logits, u), out)
 
-    logits, u = logits.contiguous(), u.contiguous()
+    logits, u = dense(logits), dense(u)
     result = buffer(out, u)
     run = _native.kernel("softmax_gn", u.dtype)
     run(
