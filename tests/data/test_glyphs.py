@@ -81,7 +81,7 @@ def test_tasks_stay_in_a_script_and_never_share_a_face(glyph_cache):
     tasks = pool.sample(60, ways=5, shots=5, queries=15, seed=3)
     assert set(tasks.groups) == SCRIPTS
     for task in tasks:
-        assert task.name.startswith(f"{task.group}-")
+        assert task.name.startswith(f"{pool.split}-{task.group}-")
         assert seen(task.support_x).isdisjoint(seen(task.query_x))
 
 
