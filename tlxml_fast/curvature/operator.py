@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +11,7 @@ from ..errors import CurvatureError
 from ..linearize import Linearization
 from ..linearize.buckets import Buckets
 from ..progress import progress_bar
+from ..timing import seconds
 from .base import Curvature, Way
 
 # A matrix that should be symmetric, and is not by this share of its largest entry, was not computed right.
@@ -88,14 +87,7 @@ def _seconds_a_task(lin: Linearization, way: Way) -> float | str:
     """A measured estimate, on the threads it would have; where the model has no such derivative, the reason."""
     try:
         with lin.task_threads(way.side_by_side) as each:
-            (seconds,) = each(lambda _: _seconds(way.sample), [0])
+            (sample,) = each(lambda _: seconds(way.sample), [0])
     except (RuntimeError, NotImplementedError) as error:
         return f"does not work here ({str(error).splitlines()[0]})"
-    return seconds * way.samples_a_task
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    run()  # the first call chooses how to run, and warms up
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    return sample * way.samples_a_task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from functools import cached_property
@@ -20,6 +19,7 @@ from torch.func import jvp, vjp, vmap
 from ..learners import Episode, Learner
 from ..parallel import FORWARD_MODE, task_threads
 from ..task import TaskSet
+from ..timing import seconds
 from .base import BackendReport, Linearization
 
 LOOPED, BATCHED = "looped", "batched"
@@ -81,10 +81,8 @@ class ReferenceLinearization(Linearization):
 
     def hvp_task(self, t: int, V: Tensor) -> Tensor:
         """∇²L_t v_k, forward over reverse, through the adaptation."""
-        episode, targets = (
-            self.episodes[t],
-            self.targets[t],
-        )  # made here: inside, they would be a transform's tensors
+        # made here: inside, they would be a transform's tensors
+        episode, targets = self.episodes[t], self.targets[t]
         learner = self._any_order  # through adaptation the model is differentiated three times
 
         def loss(w: Tensor) -> Tensor:
@@ -115,9 +113,9 @@ class ReferenceLinearization(Linearization):
     def _measure(self, kind: str, apply: Callable[[Tensor], Tensor], vectors: Tensor) -> str:
         """Time both ways on the first vectors; LOOPED where vmap does not work at all."""
         sample = vectors[:VECTORS_AT_ONCE]
-        looped = _seconds(lambda: [apply(v) for v in sample[:2]]) / 2
+        looped = seconds(lambda: [apply(v) for v in sample[:2]]) / 2
         try:
-            batched = _seconds(lambda: _at_once(apply, sample)) / len(sample)
+            batched = seconds(lambda: _at_once(apply, sample)) / len(sample)
         except (RuntimeError, NotImplementedError, ValueError) as error:
             reason = str(error).splitlines()[0]
             self.report.decisions[kind] = f"looped over vectors: vmap does not work here ({reason})"
@@ -132,10 +130,3 @@ class ReferenceLinearization(Linearization):
 
 def _at_once(apply: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
     return vmap(apply)(vectors).detach()
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    run()
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
