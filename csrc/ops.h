@@ -36,11 +36,108 @@ void proto_gn(const Real* support,     // [T, S, D]
               Real* gquery,            // [T, K, n, D]
               int64_t T, int64_t K, int64_t S, int64_t n, int64_t C, int64_t D, Distance distance, double scale);
 
+// ---- layers. K tangents lie beside each other at every position: [N, H, W, K, C]; K = 1 is the primal itself --------
+
+// A max pool: output (i, j) looks at rows i*stride-padding .. +kernel-1 and the same columns, inside the image.
+// No pool is kernel = stride = 1. winner is the place within the window, row * kernel + column, that was chosen.
+
+// mean[c], var[c] over the P positions of each task: var = mean of (x - mean)^2.
+template <class Real>
+void channel_moments(const Real* x,  // [T, P, C]
+                     Real* mean,     // [T, C]
+                     Real* var,      // [T, C]
+                     int64_t T, int64_t P, int64_t C);
+
+// y = pool(act(z)), z = gamma x_hat + beta, x_hat = (x - mean) rstd; act(z) = z where z > 0, else leak * z.
+template <class Real>
+void norm_act_pool(const Real* x,                            // [T, N, H, W, C]
+                   const Real* mean, const Real* rstd,       // [T, C]
+                   const Real* gamma, const Real* beta,      // [T, C]
+                   Real* y,                                  // [T, N, Ho, Wo, C]
+                   Real* slope,                              // [T, N, Ho, Wo, C]: act'(z) at the winner
+                   int32_t* winner,                          // [T, N, Ho, Wo, C]
+                   int64_t T, int64_t N, int64_t H, int64_t W, int64_t C, int64_t Ho, int64_t Wo,
+                   int64_t kernel, int64_t stride, int64_t padding, double leak);
+
+// Its tangents dy along dx, dgamma, dbeta; and the moments of dx that the statistics' own tangents are made of.
+// inverse_count is 1/(N H W) where mean and rstd are those of the batch, 0 where they are constants.
+template <class Real>
+void norm_act_pool_jvp(const Real* dx,                           // [T, N, H, W, K, C]
+                       const Real* dgamma, const Real* dbeta,    // [T, K, C], or null: zero
+                       const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
+                       const Real* slope, const int32_t* winner,
+                       Real* dy,                                 // [T, N, Ho, Wo, K, C]
+                       Real* moments,                            // [T, 2, K, C]: means of dx and of x_hat dx
+                       int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
+                       int64_t kernel, int64_t stride, int64_t padding, double inverse_count);
+
+// Its cotangents gx, ggamma, gbeta from gy.
+template <class Real>
+void norm_act_pool_vjp(const Real* gy,                           // [T, N, Ho, Wo, K, C]
+                       const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
+                       const Real* slope, const int32_t* winner,
+                       Real* gx,                                 // [T, N, H, W, K, C]
+                       Real* gaffine,                            // [T, 2, K, C]: of beta, of gamma
+                       int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
+                       int64_t kernel, int64_t stride, int64_t padding, double inverse_count);
+
+// The tangents of these cotangents, along dx, dgamma, dbeta and dgy, at one primal cotangent gy.
+template <class Real>
+void norm_act_pool_hvp(const Real* gy,                           // [T, N, Ho, Wo, C]
+                       const Real* gx, const Real* gaffine,      // what norm_act_pool_vjp made of it, K = 1
+                       const Real* dgy,                          // [T, N, Ho, Wo, K, C]
+                       const Real* dx, const Real* dgamma, const Real* dbeta, const Real* moments,
+                       const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
+                       const Real* slope, const Real* curve,     // curve: act''(z), or null: zero
+                       const int32_t* winner,
+                       Real* dgx,                                // [T, N, H, W, K, C]
+                       Real* dgaffine,                           // [T, 2, K, C]
+                       int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
+                       int64_t kernel, int64_t stride, int64_t padding, double inverse_count);
+
+// Rows of the matrix that makes a convolution a product, and its adjoint, which adds rows up. C is K x channels
+// in `groups` = K runs: row (n, i, j, k) holds the kernel x kernel neighbourhood of one tangent's channels.
+template <class Real>
+void im2col(const Real* x,   // [N, H, W, K, C]
+            Real* patches,   // [N, Ho, Wo, K, kernel_h, kernel_w, C]
+            int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo, int64_t kernel_h,
+            int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t padding_h, int64_t padding_w);
+template <class Real>
+void col2im(const Real* patches, Real* x, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho,
+            int64_t Wo, int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t padding_h,
+            int64_t padding_w);
+
+// Winograd's F(2x2, 3x3) around a product over channels: 16 products of tiles in place of 9 of positions, 2.25 times
+// fewer flops. Tiles are th = ceil(Ho/2) by tw = ceil(Wo/2), Ho = H + 2 padding - 2.
+template <class Real>
+void winograd_data(const Real* x,  // [N, H, W, C]
+                   Real* v,        // [16, N, th, tw, C] = B^T d B of each 4 x 4 window d
+                   int64_t N, int64_t H, int64_t W, int64_t C, int64_t padding);
+template <class Real>
+void winograd_data_t(const Real* v, Real* x, int64_t N, int64_t H, int64_t W, int64_t C, int64_t padding);
+template <class Real>
+void winograd_output(const Real* m,  // [16, N, th, tw, C]
+                     Real* y,        // [N, Ho, Wo, C]: A^T m A of each tile
+                     int64_t N, int64_t Ho, int64_t Wo, int64_t C);
+template <class Real>
+void winograd_output_t(const Real* y, Real* m, int64_t N, int64_t Ho, int64_t Wo, int64_t C);
+
 // One row an op: bindings.cpp binds NAME_f32 and NAME_f64 for each.
 #define TLX_FOR_EACH_OP(OP) \
     OP(exp)                 \
     OP(softmax_gn)          \
-    OP(proto_gn)
+    OP(proto_gn)            \
+    OP(channel_moments)     \
+    OP(norm_act_pool)       \
+    OP(norm_act_pool_jvp)   \
+    OP(norm_act_pool_vjp)   \
+    OP(norm_act_pool_hvp)   \
+    OP(im2col)              \
+    OP(col2im)              \
+    OP(winograd_data)       \
+    OP(winograd_data_t)     \
+    OP(winograd_output)     \
+    OP(winograd_output_t)
 
 // The SIMD level that the dynamic linker chose for this processor: "x86-64-v4", "x86-64-v3" or "baseline".
 const char* simd_level();

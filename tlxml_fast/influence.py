@@ -202,10 +202,10 @@ class TaskInfluence:
 
     def _gradients_of(self, buckets: Buckets, description: str) -> tuple[Tensor, Tensor]:
         """∇_ω L_t of every task, [M, q], and L_t, [M]; both required to be finite."""
-        losses = torch.stack(buckets.gather(lambda lin, t: lin.loss_task(t), lambda: None))
+        losses = torch.stack(buckets.gather(lambda lin, block: lin.losses()[block], lambda done: None))
         buckets.require_finite("loss", losses[:, None])
         with progress_bar(description, len(buckets), self.progress) as advance:
-            gradients = torch.stack(buckets.gather(lambda lin, t: lin.gradient_task(t), advance))
+            gradients = torch.stack(buckets.gather(_gradient_rows, advance))
         buckets.require_finite("gradient", gradients)
         return gradients, losses
 
@@ -213,9 +213,9 @@ class TaskInfluence:
         """Gradients of the target of every test task: [1, q], or [n, q] per query."""
         cotangents = {id(lin): target_cotangents(lin, target) for lin in test.linearizations}
 
-        def rows(lin: Linearization, t: int) -> Tensor:
-            u = cotangents[id(lin)][t]
-            return lin.vjp_task(t, lin.spread(u) if per_query else u[None] / lin.n)
+        def rows(lin: Linearization, block: slice) -> Tensor:
+            u = cotangents[id(lin)][block]
+            return lin.vjp_block(block, lin.spread(u) if per_query else u[:, None] / lin.n)
 
         with progress_bar("test gradients", len(test), self.progress) as advance:
             gradients = test.gather(rows, advance)
@@ -301,6 +301,12 @@ class TaskInfluence:
         lin = self._train.linearizations[0]
         if not torch.equal(lin.flat.flatten(self.learner.parameters()).detach().to(lin.omega), lin.omega):
             raise LearnerError("the learner's parameters have changed since fit; fit again")
+
+
+def _gradient_rows(lin: Linearization, block: slice) -> Tensor:
+    """∇_ω L_t of the tasks of a block, [B, q]."""
+    u = lin.learner.loss.gradient(lin.logits[block], lin.targets[block])
+    return lin.vjp_block(block, u[:, None])[:, 0]
 
 
 def _agreed(

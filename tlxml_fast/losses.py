@@ -36,6 +36,14 @@ class OuterLoss(ABC):
         """Λu for T tasks and K vectors: logits [T, n, C], u [T, K, n, C] → [T, K, n, C]."""
 
     @abstractmethod
+    def gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """∂L/∂f: logits [T, n, C], targets [T, n] (or [T, n, C]) → [T, n, C]."""
+
+    @abstractmethod
+    def curve(self, logits: Tensor, u: Tensor) -> Tensor:
+        """Λu for vectors that lie beside each other: logits [T, n, C], u [T, n, K, C] → [T, n, K, C]."""
+
+    @abstractmethod
     def rank(self, outputs: int) -> int:
         """r, the rank of one query's block of Λ for C outputs."""
 
@@ -56,6 +64,17 @@ class CrossEntropy(OuterLoss):
     def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
         """p∘(u − ⟨p, u⟩)/n."""
         return softmax_gn(logits, u, backend=backend)
+
+    def gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(p − e_y)/n."""
+        p = logits.softmax(-1)
+        return p.scatter_add(-1, targets[..., None], p.new_full((), -1.0).expand(*targets.shape, 1)) / logits.shape[-2]
+
+    def curve(self, logits: Tensor, u: Tensor) -> Tensor:
+        """p∘(u − ⟨p, u⟩)/n, every query as a task of its own."""
+        C = logits.shape[-1]
+        product = softmax_gn(logits.reshape(-1, 1, C), u.reshape(-1, u.shape[-2], 1, C))
+        return product.view(u.shape) / logits.shape[-2]
 
     def rank(self, outputs: int) -> int:
         """C − 1: Λ_m annihilates constants."""
@@ -85,6 +104,14 @@ class MeanSquaredError(OuterLoss):
         return (logits - targets.reshape(logits.shape)).square().mean(dim=-1)
 
     def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
+        """2u/(nC)."""
+        return u * (2 / (logits.shape[-2] * logits.shape[-1]))
+
+    def gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """2(f − y)/(nC)."""
+        return 2 * (logits - targets.reshape(logits.shape)) / (logits.shape[-2] * logits.shape[-1])
+
+    def curve(self, logits: Tensor, u: Tensor) -> Tensor:
         """2u/(nC)."""
         return u * (2 / (logits.shape[-2] * logits.shape[-1]))
 

@@ -23,14 +23,14 @@ class Way:
     """A way to assemble the dense matrices of tasks."""
 
     name: str
-    assemble: Callable[[int], Tensor]
-    """From the index of a task to its matrix, [q, q], float64."""
+    assemble: Callable[[slice], Tensor]
+    """From a block of tasks to the sum of their matrices, [q, q], float64."""
     sample: Callable[[], object]
-    """A part of the work for the first task, to be timed."""
-    samples_a_task: float
-    """How many times the sample a task takes."""
+    """A part of the work for the first block, to be timed."""
+    samples_a_block: float
+    """How many times the sample a block takes."""
     side_by_side: bool
-    """Whether tasks may run in parallel threads: reverse mode may, torch's forward mode has one global level."""
+    """Whether blocks may run in parallel threads."""
 
 
 class Curvature(ABC):
@@ -39,8 +39,8 @@ class Curvature(ABC):
     name: str
 
     @abstractmethod
-    def product(self, lin: Linearization, t: int, V: Tensor) -> Tensor:
-        """The matrix of task t times K vectors: [K, q] → [K, q]."""
+    def product(self, lin: Linearization, block: slice, V: Tensor) -> Tensor:
+        """The sum of a block's matrices times K vectors: [K, q] → [K, q]."""
 
     def ways_to_assemble(self, lin: Linearization) -> list[Way]:
         """The ways there are; the cheapest that works is used."""
@@ -50,15 +50,23 @@ class Curvature(ABC):
             vectors.diagonal(first).fill_(1)
             return vectors
 
-        def products(t: int) -> Tensor:
-            starts = range(0, lin.q, COLUMNS_AT_ONCE)
-            return torch.cat(
-                [self.product(lin, t, unit_vectors(i, COLUMNS_AT_ONCE)).double() for i in starts]
-            )
+        columns = min(COLUMNS_AT_ONCE, lin.vectors_at_once())
+
+        def products(block: slice) -> Tensor:
+            starts = range(0, lin.q, columns)
+            return torch.cat([self.product(lin, block, unit_vectors(i, columns)).double() for i in starts])
 
         few = unit_vectors(0, SAMPLE)
         name = f"{lin.q} products a task"
-        return [Way(name, products, lambda: self.product(lin, 0, few), lin.q / len(few), side_by_side=False)]
+        return [
+            Way(
+                name,
+                products,
+                lambda: self.product(lin, lin.blocks[0], few),
+                lin.q / len(few),
+                lin.forward_side_by_side,
+            )
+        ]
 
     def describe(self) -> dict[str, Any]:
         """JSON for results."""

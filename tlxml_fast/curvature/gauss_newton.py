@@ -21,23 +21,28 @@ class GaussNewton(Curvature):
 
     name = "Gauss-Newton"
 
-    def product(self, lin: Linearization, t: int, V: Tensor) -> Tensor:
-        """J_tᵀ Λ_t J_t V."""
-        return lin.gnvp_task(t, V)
+    def product(self, lin: Linearization, block: slice, V: Tensor) -> Tensor:
+        """Σ_t J_tᵀ Λ_t J_t V."""
+        return lin.gnvp_block(block, V, _ones(lin, block))
 
     def ways_to_assemble(self, lin: Linearization) -> list[Way]:
         """RᵀR of the pulled-back rows, or products with the identity."""
-        few = torch.ones(min(SAMPLE, lin.gn_rank), lin.n, lin.C, dtype=lin.dtype, device=lin.device)
+        tasks = len(lin.episodes[lin.blocks[0]])
+        few = lin.omega.new_ones(tasks, min(SAMPLE, lin.gn_rank), lin.n, lin.C)
 
         def gram(rows: Tensor) -> Tensor:
-            rows = rows.double()
+            rows = rows.flatten(0, 1).double()
             return rows.mT @ rows
 
         pull_backs = Way(
             f"{lin.gn_rank} pull-backs a task",
-            lambda t: gram(lin.gn_rows(t)),
-            lambda: gram(lin.vjp_task(0, few)),
-            lin.gn_rank / len(few),
+            lambda block: gram(lin.gn_rows(block)),
+            lambda: gram(lin.vjp_block(lin.blocks[0], few)),
+            lin.gn_rank / few.shape[1],
             side_by_side=True,
         )
         return [pull_backs, *super().ways_to_assemble(lin)]
+
+
+def _ones(lin: Linearization, block: slice) -> Tensor:
+    return lin.omega.new_ones(len(lin.episodes[block]))

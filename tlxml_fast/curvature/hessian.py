@@ -17,6 +17,6 @@ class Hessian(Curvature):
 
     name = "Hessian"
 
-    def product(self, lin: Linearization, t: int, V: Tensor) -> Tensor:
-        """∇²L_t V."""
-        return lin.hvp_task(t, V)
+    def product(self, lin: Linearization, block: slice, V: Tensor) -> Tensor:
+        """Σ_t ∇²L_t V."""
+        return lin.hvp_block(block, V, lin.omega.new_ones(len(lin.episodes[block])))

@@ -21,7 +21,7 @@ class Identity(Curvature):
     def __init__(self, normalize: bool = False):
         self.normalize = normalize
 
-    def product(self, lin: Linearization, t: int, V: Tensor) -> Tensor:
+    def product(self, lin: Linearization, block: slice, V: Tensor) -> Tensor:
         """V."""
         return V
 

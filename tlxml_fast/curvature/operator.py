@@ -50,9 +50,9 @@ class CurvatureOperator:
             for lin in self.buckets.linearizations:
                 way = self._cheapest(lin)
                 with lin.task_threads(way.side_by_side) as each:
-                    for matrix in each(way.assemble, range(lin.T)):
+                    for block, matrix in zip(lin.blocks, each(way.assemble, lin.blocks), strict=True):
                         total += matrix
-                        advance()
+                        advance(len(lin.episodes[block]))
         total /= len(self.buckets)
         if not torch.isfinite(total).all():
             raise CurvatureError(f"the {self.curvature.name} matrix is not finite")
@@ -71,7 +71,7 @@ class CurvatureOperator:
         if len(ways) == 1:
             self.decisions.append(f"{shape}: {ways[0].name}")
             return ways[0]
-        measured = {way.name: _seconds_a_task(lin, way) for way in ways}
+        measured = {way.name: _seconds_a_block(lin, way) for way in ways}
         working = [way for way in ways if isinstance(measured[way.name], float)]
         if not working:
             raise CurvatureError(f"no way to assemble the {self.curvature.name} matrix works: {measured}")
@@ -83,11 +83,11 @@ class CurvatureOperator:
         return chosen
 
 
-def _seconds_a_task(lin: Linearization, way: Way) -> float | str:
+def _seconds_a_block(lin: Linearization, way: Way) -> float | str:
     """A measured estimate, on the threads it would have; where the model has no such derivative, the reason."""
     try:
         with lin.task_threads(way.side_by_side) as each:
             (sample,) = each(lambda _: seconds(way.sample), [0])
     except (RuntimeError, NotImplementedError) as error:
         return f"does not work here ({str(error).splitlines()[0]})"
-    return sample * way.samples_a_task
+    return sample * way.samples_a_block

@@ -32,10 +32,10 @@ class Body:
         self.module, self.norm = module, norm
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in module.modules())
         try:
-            self._template = copy.deepcopy(module).eval()
+            self.template = copy.deepcopy(module).eval()
         except (RuntimeError, TypeError) as error:
             raise LearnerError(f"the module cannot be copied ({str(error).splitlines()[0]})") from None
-        for layer in self._template.modules():
+        for layer in self.template.modules():
             if isinstance(layer, _BatchNorm) and norm == "batch":
                 layer.running_mean = layer.running_var = None  # so that F.batch_norm takes the batch's own
                 layer.track_running_stats = False
@@ -72,7 +72,7 @@ class Body:
             name: value.detach().to(
                 x.device, x.dtype if value.is_floating_point() else value.dtype, copy=True
             )
-            for name, value in self._constants()
+            for name, value in self.constants()
         }
         with self._norms():
             outputs = functional_call(self._skeleton(), {**constants, **parameters}, (x,), strict=False)
@@ -85,12 +85,13 @@ class Body:
         """This thread's own copy: functional_call exchanges a module's parameters while it runs."""
         thread = threading.get_ident()
         if thread not in self._skeletons:
-            self._skeletons[thread] = copy.deepcopy(self._template)
+            self._skeletons[thread] = copy.deepcopy(self.template)
         return self._skeletons[thread]
 
-    def _constants(self) -> list[tuple[str, Tensor]]:
+    def constants(self) -> list[tuple[str, Tensor]]:
+        """What the module reads besides its parameters: frozen ones, and buffers, by name."""
         live = [(name, p) for name, p in self.module.named_parameters() if not p.requires_grad]
-        known = dict(self._template.named_buffers())
+        known = dict(self.template.named_buffers())
         return live + [(name, b) for name, b in self.module.named_buffers() if name in known]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -78,49 +78,76 @@ class Linearization(ABC):
         sizes = f"T={self.T}, n={self.n}, C={self.C}, q={self.q}"
         return f"{type(self).__name__}({self.learner.kind}, {sizes}, {self.dtype})"
 
-    @cached_property
-    @abstractmethod
-    def logits(self) -> Tensor:
-        """f, [T, n, C]."""
+    # ---- a block of tasks: what a backend provides ----------------------------------------------------
 
-    # ---- one task: what a backend provides ----------------------------------------------------------
+    block_size: int = 1
+    """Tasks worked on at once. Their shape alone decides it, so that sums over blocks are always the same."""
 
-    @abstractmethod
-    def jvp_task(self, t: int, V: Tensor) -> Tensor:
-        """J_t v_k: V [K, q] → [K, n, C]."""
+    forward_side_by_side: bool = True
+    """Whether blocks may run in parallel threads in forward mode too (torch's own has one global level)."""
 
     @abstractmethod
-    def vjp_task(self, t: int, U: Tensor) -> Tensor:
-        """J_tᵀ u_k: U [K, n, C] → [K, q]."""
+    def logits_block(self, block: slice) -> Tensor:
+        """f of B tasks: [B, n, C]."""
 
     @abstractmethod
-    def gnvp_task(self, t: int, V: Tensor) -> Tensor:
-        """J_tᵀ Λ_t J_t v_k: V [K, q] → [K, q]."""
+    def jvp_block(self, block: slice, V: Tensor) -> Tensor:
+        """J_t v_k: V [K, q] → [B, K, n, C]."""
 
     @abstractmethod
-    def hvp_task(self, t: int, V: Tensor) -> Tensor:
-        """∇²L_t v_k, with the exact Hessian: V [K, q] → [K, q]."""
+    def vjp_block(self, block: slice, U: Tensor) -> Tensor:
+        """J_tᵀ u_tk: U [B, K, n, C] → [B, K, q]."""
+
+    @abstractmethod
+    def gnvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t J_tᵀ Λ_t J_t v_k over the block: V [K, q], weights [B] → [K, q]."""
+
+    @abstractmethod
+    def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t ∇²L_t v_k over the block, with the exact Hessian: V [K, q], weights [B] → [K, q]."""
+
+    def vectors_at_once(self) -> int:
+        """How many vectors a block may work on at a time."""
+        return 1 << 30
+
+    def prepare(self) -> None:  # noqa: B027
+        """Make what blocks share, before they run side by side."""
 
     # ---- all tasks ----------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> list[slice]:
+        """All tasks, in order."""
+        return [slice(i, min(self.T, i + self.block_size)) for i in range(0, self.T, self.block_size)]
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """f, [T, n, C]."""
+        with task_threads(self.device.type == "cpu") as each:
+            return torch.cat(list(each(self.logits_block, self.blocks)))
 
     def jvp(self, V: Tensor) -> Tensor:
         """J_t v_k: V [K, q] → [T, K, n, C]."""
         V = self.vectors(V, self.q)
-        return torch.stack([self.jvp_task(t, V) for t in range(self.T)])
+        parts = self._each(lambda block, k: self.jvp_block(block, V[k]), len(V), self.forward_side_by_side)
+        return torch.cat([torch.cat([part for _, _, part in row], 1) for row in parts])
 
     def vjp(self, U: Tensor) -> Tensor:
         """J_tᵀ u_tk: U [T, K, n, C] → [T, K, q]."""
         if U.ndim != 4 or len(U) != self.T:
             raise TlxError(f"cotangents have shape {tuple(U.shape)}, not [{self.T}, K, {self.n}, {self.C}]")
-        return torch.stack([self.vjp_task(t, self.vectors(U[t], self.n, self.C)) for t in range(self.T)])
+        U = torch.stack([self.vectors(u, self.n, self.C) for u in U])
+        parts = self._each(lambda block, k: self.vjp_block(block, U[block, k]), U.shape[1])
+        return torch.cat([torch.cat([part for _, _, part in row], 1) for row in parts])
 
     def gnvp(self, V: Tensor, weights: Tensor | None = None) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k: V [K, q] → [K, q]; w_t = 1/T unless given, so that chunks and ranks add."""
-        return self._weighted_sum(self.gnvp_task, V, weights)
+        return self._weighted_sum(self.gnvp_block, V, weights)
 
     def hvp(self, V: Tensor, weights: Tensor | None = None) -> Tensor:
         """Σ_t w_t ∇²L_t v_k, with the exact Hessian: V [K, q] → [K, q]; w_t = 1/T unless given."""
-        return self._weighted_sum(self.hvp_task, V, weights)
+        _ = self.targets
+        return self._weighted_sum(self.hvp_block, V, weights)
 
     @cached_property
     def targets(self) -> Tensor:
@@ -131,17 +158,11 @@ class Linearization(ABC):
             return y.to(self.device, self.dtype)
         return torch.stack([task.query_y for task in self.tasks]).to(self.device)
 
-    def loss_task(self, t: int) -> Tensor:
-        """L_t, the mean over queries."""
-        return self.learner.loss(self.logits[t], self.targets[t])
-
     def losses(self) -> Tensor:
-        """L_t of every task, [T]."""
-        return torch.stack([self.loss_task(t) for t in range(self.T)])
-
-    def gradient_task(self, t: int) -> Tensor:
-        """∇_ω L_t, [q]."""
-        return self.vjp_task(t, self.logit_gradient_task(t, self.targets[t])[None] / self.n)[0]
+        """L_t of every task, the mean over queries: [T]."""
+        return self.learner.loss.per_query(
+            self.logits.flatten(0, 1), self.targets.flatten(0, 1)
+        ).view(self.T, self.n).mean(1)
 
     def gradients(self) -> Tensor:
         """∇_ω L_t of every task, [T, q]."""
@@ -153,23 +174,19 @@ class Linearization(ABC):
 
     def logit_gradients(self, targets: Tensor) -> Tensor:
         """∂ℓ_m/∂f_m of every query's loss against `targets` [T, n], as [T, n, C]."""
-        return torch.stack([self.logit_gradient_task(t, y) for t, y in enumerate(targets)])
-
-    def logit_gradient_task(self, t: int, targets: Tensor) -> Tensor:
-        """∂ℓ_m/∂f_m of every query's loss against `targets` [n], as [n, C]."""
-        loss = self.learner.loss
-        return torch.func.grad(lambda f: loss.per_query(f, targets).sum())(self.logits[t])
+        return self.learner.loss.gradient(self.logits, targets) * self.n
 
     @property
     def gn_rank(self) -> int:
         """n·r, the number of rows of `gn_rows`."""
         return self.n * self.learner.loss.rank(self.C)
 
-    def gn_rows(self, t: int) -> Tensor:
-        """R_t with J_tᵀΛ_tJ_t = R_tᵀR_t: the n·r pull-backs of the loss's factor, [n·r, q]."""
-        factor = self.learner.loss.factor(self.logits[t])  # [n, C, r]
-        cotangents = self.spread(factor.permute(2, 0, 1)).flatten(0, 1) / self.n**0.5
-        return self.vjp_task(t, cotangents)
+    def gn_rows(self, block: slice) -> Tensor:
+        """R_t with J_tᵀΛ_tJ_t = R_tᵀR_t: the n·r pull-backs of the loss's factor, [B, n·r, q]."""
+        factor = self.learner.loss.factor(self.logits[block])  # [B, n, C, r]
+        cotangents = self.spread(factor.permute(0, 3, 1, 2)).flatten(1, 2) / self.n**0.5
+        chunks = cotangents.split(self.vectors_at_once(), 1)
+        return torch.cat([self.vjp_block(block, u) for u in chunks], 1)
 
     def spread(self, per_query: Tensor) -> Tensor:
         """[..., n, C] → [..., n, n, C]: the m-th cotangent is `per_query`'s row m, zero on other queries."""
@@ -181,6 +198,7 @@ class Linearization(ABC):
 
         Only functions in reverse mode may run side by side: torch's forward mode has one global level.
         """
+        self.prepare()
         _ = self.logits, self.labelled and self.targets
         return task_threads(side_by_side and self.device.type == "cpu")
 
@@ -192,17 +210,40 @@ class Linearization(ABC):
             )
 
     def _weighted_sum(
-        self, product: Callable[[int, Tensor], Tensor], V: Tensor, weights: Tensor | None
+        self, product: Callable[[slice, Tensor, Tensor], Tensor], V: Tensor, weights: Tensor | None
     ) -> Tensor:
         V = self.vectors(V, self.q)
         weights = self.omega.new_full((self.T,), 1 / self.T) if weights is None else torch.as_tensor(weights)
         if weights.shape != (self.T,):
             raise TlxError(f"weights have shape {tuple(weights.shape)} for {self.T} tasks")
         weights = weights.to(V)
+        self.prepare()
         total = torch.zeros_like(V)
-        for t in range(self.T):  # in the order of the tasks, so that the sum is the same every time
-            total += weights[t] * product(t, V)
+        parts = self._each(
+            lambda block, k: product(block, V[k], weights[block]), len(V), self.forward_side_by_side
+        )
+        for row in parts:  # in the order of the blocks, so that the sum is the same every time
+            for first, last, part in row:
+                total[first:last] += part
         return total
+
+    def _each(
+        self, apply: Callable[[slice, slice], Tensor], K: int, side_by_side: bool = True
+    ) -> Iterator[list[tuple[int, int, Tensor]]]:
+        """`apply(block, vectors)` on every block and chunk of K vectors: for each block its chunks, in order.
+
+        Vectors are chunked for memory, and shared among threads where there are not blocks enough for them.
+        """
+        blocks = self.blocks
+        parallel = side_by_side and self.device.type == "cpu"
+        idle = -(-torch.get_num_threads() // len(blocks)) if parallel else 1
+        with task_threads(parallel) as each:
+            step = max(1, min(self.vectors_at_once(), -(-K // idle)))
+            chunks = [slice(i, min(K, i + step)) for i in range(0, K, step)]
+            items = [(block, k) for block in blocks for k in chunks]
+            results = each(lambda item: apply(*item), items)
+            for _ in blocks:
+                yield [(k.start, k.stop, next(results)) for k in chunks]
 
     def vectors(self, V: Tensor, *tail: int) -> Tensor:
         """`V` in this linearization's dtype and on its device, its shape checked against [..., *tail]."""

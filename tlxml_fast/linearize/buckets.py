@@ -37,15 +37,19 @@ class Buckets:
         return len(self.tasks)
 
     def gather(
-        self, quantity: Callable[[Linearization, int], Tensor], advance: Callable[[], None]
+        self, quantity: Callable[[Linearization, slice], Tensor], advance: Callable[[int], None]
     ) -> list[Tensor]:
-        """`quantity(linearization, t)` of every task, in the order of the tasks; `advance` after each."""
+        """The rows of `quantity(linearization, block)`, one a task, in the order of the tasks.
+
+        `advance` hears of the tasks done.
+        """
         results: list[Tensor | None] = [None] * len(self)
         for where, lin in zip(self.positions, self.linearizations, strict=True):
             with lin.task_threads() as each:
-                for i, result in zip(where, each(partial(quantity, lin), range(lin.T)), strict=True):
-                    results[i] = result
-                    advance()
+                for block, rows in zip(lin.blocks, each(partial(quantity, lin), lin.blocks), strict=True):
+                    for i, row in zip(where[block], rows, strict=True):
+                        results[i] = row
+                    advance(len(rows))
         return results  # type: ignore[return-value]
 
     def require_finite(self, what: str, values: Tensor) -> None:

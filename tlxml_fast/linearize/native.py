@@ -1,54 +1,92 @@
-"""The native backend: the heads in compiled kernels, the body's derivatives by torch.func."""
+"""The native backend: the engine's passes over a plan of the module, for blocks of tasks and many vectors at once."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
 
-from ..learners import ProtoNet
-from ..ops import proto_gn
-from ..parallel import FORWARD_MODE
+from ..learners import MAML, Learner, ProtoNet
+from ..task import TaskSet
+from .adaptation import Adaptation
+from .base import BackendReport, Linearization
+from .embedding import Embedding
+from .parameters import Layout
+from .plan import Plan, Unsupported, plan
 from .reference import ReferenceLinearization
 
+# Numbers that one vector's tangents and one block's values may take, each.
+BLOCK_BYTES = 64 << 20
+VECTOR_BYTES = 512 << 20
 
-class NativeLinearization(ReferenceLinearization):
-    """Gauss-Newton products whose Λ (`softmax_gn`) or whole ProtoNet head (`proto_gn`) is a compiled kernel.
 
-    For a ProtoNet, JᵀΛJv = J_encᵀ (J_headᵀ Λ J_head) J_enc v: the head never becomes logits in Python. The
-    encoder, and every other product, runs as on the reference.
+
+
+def native_plan(learner: Learner) -> Plan:
+    """The plan of a learner's module; raises Unsupported, with the reason, where there is none."""
+    if type(learner) not in (MAML, ProtoNet):
+        raise Unsupported(f"the engine knows no learner of class {type(learner).__name__}")
+    return plan(learner.body.template, learner.norm)
+
+
+class NativeLinearization(Linearization):
+    """Derivatives by the engine: products of layers, K vectors at once, tasks side by side.
+
+    Blocks of tasks have a size that the tasks' shape alone decides, and sums over tasks run over blocks in order:
+    how the work is scheduled does not change a result.
     """
 
-    def gnvp_task(self, t: int, V: Tensor) -> Tensor:
-        """J_tᵀ Λ_t J_t v_k with a compiled head."""
-        if self.learner.loss.regression:
-            return super().gnvp_task(t, V)
-        head = "proto_gn" if isinstance(self.learner, ProtoNet) else "softmax_gn"
-        self.report.decisions["Gauss-Newton products"] = (
-            f"compiled {head}, the model's derivatives by torch.func"
-        )
-        if not isinstance(self.learner, ProtoNet):
-            return self.vjp_task(t, self._curve(t, self.jvp_task(t, V), "native"))
-        learner, episode = self.learner, self.episodes[t]
-        split = len(episode.support_x)
+    def __init__(
+        self,
+        learner: Learner,
+        tasks: TaskSet,
+        dtype: torch.dtype | None,
+        report: BackendReport,
+        module_plan: Plan | None = None,
+    ):
+        super().__init__(learner, tasks, dtype, report)
+        module_plan = module_plan or native_plan(learner)
+        layout = Layout(learner, self.flat, self.dtype, self.device)
+        kind = Adaptation if isinstance(learner, MAML) else Embedding
+        self.passes = kind(learner, module_plan, layout, self.ways)
+        self.report.decisions["plan"] = str(module_plan)
 
-        def embed(omega: Tensor) -> Tensor:
-            return torch.cat(learner.embed(self.flat.unflatten(omega), episode))
+    @cached_property
+    def block_size(self) -> int:
+        """Tasks worked on at once: one where there are images, else as many as fit."""
+        example = self.episodes[0]
+        numbers = example.support_x.numel() + example.query_x.numel()
+        if example.query_x.ndim > 2:
+            return 1
+        return max(1, min(64, BLOCK_BYTES // (self.omega.element_size() * (8 * numbers + 4 * self.q))))
 
-        z, pull = vjp(embed, self.omega)
-        z = z.detach()
-        with FORWARD_MODE:
-            dz = self._over_vectors("embedding jvp", lambda v: jvp(embed, (self.omega,), (v,))[1], V)
-        gsupport, gquery = proto_gn(
-            z[None, :split],
-            z[None, split:],
-            episode.support_y[None],
-            dz[None, :, :split],
-            dz[None, :, split:],
-            ways=self.ways,
-            distance=learner.distance,
-            scale=learner.scale,
-            backend="native",
-        )
-        cotangents = torch.cat([gsupport[0], gquery[0]], dim=1)
-        return self._over_vectors("embedding vjp", lambda u: pull(u)[0], cotangents)
+    def logits_block(self, block: slice) -> Tensor:
+        """f, [B, n, C]."""
+        return self.passes.logits(self.omega, self.episodes[block])
+
+    def jvp_block(self, block: slice, V: Tensor) -> Tensor:
+        """J_t v_k: [B, K, n, C]."""
+        return self.passes.jvp(self.omega, self.episodes[block], V)
+
+    def vjp_block(self, block: slice, U: Tensor) -> Tensor:
+        """J_tᵀ u_tk: [B, K, q]."""
+        return self.passes.vjp(self.omega, self.episodes[block], U)
+
+    def gnvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t J_tᵀ Λ_t J_t v_k over the block, [K, q]."""
+        return self.passes.gnvp(self.omega, self.episodes[block], V, weights)
+
+    def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t ∇²L_t v_k over the block, [K, q]."""
+        obstacle = self.passes.no_third_derivative()
+        if obstacle is not None:
+            self.report.decisions["exact Hessian products"] = f"reference: {obstacle}"
+            return self._reference.hvp_block(block, V, weights)
+        return self.passes.hvp(self.omega, self.episodes[block], V, weights, self.targets[block])
+
+    @cached_property
+    def _reference(self) -> ReferenceLinearization:
+        return ReferenceLinearization(self.learner, self.tasks, self.dtype, self.report)
+
+

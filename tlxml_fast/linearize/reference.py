@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ with (
 from torch.func import jvp, vjp, vmap
 
 from ..learners import Episode, Learner
-from ..parallel import FORWARD_MODE, task_threads
+from ..parallel import FORWARD_MODE
 from ..task import TaskSet
 from ..timing import seconds
 from .base import BackendReport, Linearization
@@ -50,37 +49,53 @@ class ReferenceLinearization(Linearization):
         self._any_order = learner.with_body(learner.body.any_order())
         self._chosen: dict[str, str] = {}
 
-    @cached_property
-    def logits(self) -> Tensor:
-        """f, [T, n, C]."""
+    forward_side_by_side = False
 
-        @torch.no_grad()
-        def forward(episode: Episode) -> Tensor:
-            return self._logits(self.omega, episode).detach()
+    def prepare(self) -> None:
+        """The logits, which Λ needs."""
+        _ = self.logits
 
-        with task_threads(self.device.type == "cpu") as each:
-            return torch.stack(list(each(forward, self.episodes)))
+    @torch.no_grad()
+    def logits_block(self, block: slice) -> Tensor:
+        """f, [B, n, C]."""
+        return torch.stack([self._logits(self.omega, e).detach() for e in self.episodes[block]])
 
-    def jvp_task(self, t: int, V: Tensor) -> Tensor:
+    def jvp_block(self, block: slice, V: Tensor) -> Tensor:
         """J_t v_k by forward mode."""
+        return torch.stack([self._jvp(t, V) for t in self._tasks(block)])
 
+    def vjp_block(self, block: slice, U: Tensor) -> Tensor:
+        """J_tᵀ u_k by reverse mode, all k sharing the forward pass."""
+        return torch.stack([self._vjp(t, u) for t, u in zip(self._tasks(block), U, strict=True)])
+
+    def gnvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t J_tᵀ(Λ_t(J_t v_k))."""
+        return sum(
+            w * self._vjp(t, self._curve(t, self._jvp(t, V)))
+            for t, w in zip(self._tasks(block), weights, strict=True)
+        )
+
+    def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t ∇²L_t v_k, forward over reverse, through the adaptation."""
+        return sum(w * self._hvp(t, V) for t, w in zip(self._tasks(block), weights, strict=True))
+
+    # ---- one task -----------------------------------------------------------------------------------
+
+    def _tasks(self, block: slice) -> range:
+        return range(self.T)[block]
+
+    def _jvp(self, t: int, V: Tensor) -> Tensor:
         def push(v: Tensor) -> Tensor:
             return jvp(lambda w: self._logits(w, self.episodes[t]), (self.omega,), (v,))[1]
 
         with FORWARD_MODE:
             return self._over_vectors("jvp", push, V)
 
-    def vjp_task(self, t: int, U: Tensor) -> Tensor:
-        """J_tᵀ u_k by reverse mode, all k sharing the forward pass."""
+    def _vjp(self, t: int, U: Tensor) -> Tensor:
         _, pull = vjp(lambda w: self._logits(w, self.episodes[t]), self.omega)
         return self._over_vectors("vjp", lambda u: pull(u)[0], U)
 
-    def gnvp_task(self, t: int, V: Tensor) -> Tensor:
-        """J_tᵀ(Λ_t(J_t v_k))."""
-        return self.vjp_task(t, self._curve(t, self.jvp_task(t, V), "reference"))
-
-    def hvp_task(self, t: int, V: Tensor) -> Tensor:
-        """∇²L_t v_k, forward over reverse, through the adaptation."""
+    def _hvp(self, t: int, V: Tensor) -> Tensor:
         # made here: inside, they would be a transform's tensors
         episode, targets = self.episodes[t], self.targets[t]
         learner = self._any_order  # through adaptation the model is differentiated three times
@@ -95,9 +110,9 @@ class ReferenceLinearization(Linearization):
     def _logits(self, omega: Tensor, episode: Episode) -> Tensor:
         return self.learner.query_logits(self.flat.unflatten(omega), episode, self.ways)
 
-    def _curve(self, t: int, tangents: Tensor, backend: str) -> Tensor:
+    def _curve(self, t: int, tangents: Tensor) -> Tensor:
         """Λ_t u_k: [K, n, C] → [K, n, C]."""
-        return self.learner.loss.output_hessian(self.logits[t : t + 1], tangents[None], backend=backend)[0]
+        return self.learner.loss.output_hessian(self.logits[t : t + 1], tangents[None], backend="reference")[0]
 
     # ---- one vector at a time, or many in one vmap --------------------------------------------------
 

@@ -125,3 +125,21 @@ def buffer(out: Tensor | None, like: Tensor) -> Tensor:
 def deliver(result: Tensor, out: Tensor | None) -> Tensor:
     """`result`, copied into `out` if there is one and it is another tensor."""
     return result if out is None or out is result else out.copy_(result)
+
+
+# ---- ops that only the engine calls: it gives them plain, contiguous tensors of one dtype --------------
+
+
+def on_native(op: str, x: Tensor) -> bool:
+    """Whether `op` has a kernel for this tensor; the engine has checked the rest."""
+    return x.device.type == "cpu" and _native.kernel(op, x.dtype) is not None and not traced(x)
+
+
+def launch(op: str, first: Tensor, *arguments: Tensor | float | None) -> None:
+    """Run a kernel: tensors by address, None as a null pointer, numbers as they are."""
+    held = [first, *arguments]
+    for x in held:
+        if isinstance(x, Tensor) and not x.is_contiguous():
+            raise TlxError(f"{op}: a tensor of shape {tuple(x.shape)} is not contiguous.")
+    passed = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in held]
+    _native.kernel(op, first.dtype)(*passed)

@@ -1,0 +1,195 @@
+"""MAML's passes: the chain of inner steps in both directions, without a graph through them.
+
+A step is θ' = θ − D g(θ) with g = ∇L_S, D = diag(rates), zero where frozen, H = ∇²L_S over all parameters:
+
+    tangents     v ← v − D(Hv) − ḋ∘g        (ḋ: tangents of rates that are learned)
+    cotangents   λ ← λ − H(Dλ),      d̄ ← d̄ − g∘λ
+
+Only θ_s is stored: activations of a step are computed again when the chain comes by, so that memory does not grow
+with steps. D and H do not commute, and H is that of all parameters, frozen ones included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..learners import MAML, Episode
+from .engine import Engine, Reverse, Tape, channels_last
+from .parameters import Layout
+from .plan import Plan
+
+
+class Adaptation:
+    """The passes of a MAML learner through adaptation to query logits."""
+
+    def __init__(self, learner: MAML, module_plan: Plan, layout: Layout, ways: int):
+        self.learner, self.engine, self.layout = learner, Engine(module_plan), layout
+        self.loss = learner.loss
+        self.adapted = frozenset(learner.adapted)
+
+    # ---- rates --------------------------------------------------------------------------------------------
+
+    def _rates(self, omega: Tensor) -> Tensor:
+        """D's diagonal, [p]."""
+        given = omega[self.layout.size :]
+        parts, at = [], 0
+        for (name, shape), size in zip(self.layout.shapes.items(), self.layout.sizes, strict=True):
+            if name not in self.adapted:
+                parts.append(omega.new_zeros(size))
+            elif self.learner.learn_inner_lr:
+                parts.append(given[at : at + size])
+                at += size
+            else:
+                rate = self.learner.rates[name].detach().to(omega)
+                parts.append(rate.expand(shape).reshape(-1))
+        return torch.cat(parts)
+
+    def _split(self, V: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tangents of ω [K, q] → of the parameters [1, K, p], and of D's diagonal, or None."""
+        if not self.learner.learn_inner_lr:
+            return V[None], None
+        named = dict(
+            zip(self.learner.rates, V[:, self.layout.size :].split(self._rate_sizes(), dim=1), strict=True)
+        )
+        return V[None, :, : self.layout.size], self.layout.flatten(
+            {name: v[None] for name, v in named.items()}, 1, len(V), V
+        )
+
+    def _join(self, parameters: Tensor, rates: Tensor | None) -> Tensor:
+        """The other way round: cotangents [T, K, p] and of D's diagonal → [T, K, q]."""
+        if rates is None:
+            return parameters
+        named = self.layout.tangents(rates, self.adapted)
+        return torch.cat([parameters, *(named[name].flatten(2) for name in self.learner.rates)], dim=2)
+
+    def _rate_sizes(self) -> list[int]:
+        sizes = dict(zip(self.layout.shapes, self.layout.sizes, strict=True))
+        return [sizes[name] for name in self.learner.rates]
+
+    # ---- steps --------------------------------------------------------------------------------------------
+
+    def _slope(self, theta: Tensor, x: Tensor, y: Tensor, wanted: frozenset[str]) -> tuple[Tape, Reverse]:
+        """The support loss at θ: its forward pass and its gradient's."""
+        tape = self.engine.forward(self.layout.primal(theta), x)
+        gy = self.loss.gradient(tape.y, y)
+        return tape, self.engine.vjp(tape, gy[:, :, None], wanted, keep=True)
+
+    def _gradient(self, reverse: Reverse, T: int, like: Tensor) -> Tensor:
+        return self.layout.flatten(reverse.parameters, T, 1, like)
+
+    def _hessian(
+        self, tape: Tape, reverse: Reverse, v: Tensor, moving: frozenset[str] | None, wanted: frozenset[str]
+    ) -> Tensor:
+        """H v for v [T or 1, K, p] that is zero outside `moving`: [T, K, p], its rows outside `wanted` zero."""
+        tangents = self.engine.jvp(tape, self.layout.tangents(v, moving), keep=True)
+        dgy = None if tangents.dy is None else self.loss.curve(tape.y, tangents.dy)
+        named = self.engine.hvp(tape, reverse, tangents, dgy, wanted)
+        return self.layout.flatten(named, len(tape.y), v.shape[1], v)
+
+    def _trajectory(self, omega: Tensor, x: Tensor, y: Tensor, D: Tensor) -> list[Tensor]:
+        """θ_0 … θ_steps, each [T or 1, p]."""
+        thetas = [omega[None, : self.layout.size]]
+        for _ in range(self.learner.inner_steps):
+            _, reverse = self._slope(thetas[-1], x, y, self.adapted)
+            thetas.append(thetas[-1] - D * self._gradient(reverse, len(x), omega)[:, 0])
+        return thetas
+
+    def _push(self, omega: Tensor, x: Tensor, y: Tensor, D: Tensor, V: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The trajectory, and the tangents of its end, [T or 1, K, p]."""
+        v, rates = self._split(V)
+        thetas = [omega[None, : self.layout.size]]
+        for _ in range(self.learner.inner_steps):
+            tape, reverse = self._slope(thetas[-1], x, y, self.layout.names)
+            gradient = self._gradient(reverse, len(x), omega)
+            v = v - D * self._hessian(tape, reverse, v, None, self.adapted)
+            if rates is not None:
+                v = v - rates * gradient
+            thetas.append(thetas[-1] - D * gradient[:, 0])
+        return thetas, v
+
+    def _pull(self, thetas: list[Tensor], x: Tensor, y: Tensor, D: Tensor, cotangents: Tensor) -> Tensor:
+        """Cotangents [T, K, p] of the trajectory's end pulled back to ω, [T, K, q]."""
+        rates = torch.zeros_like(cotangents) if self.learner.learn_inner_lr else None
+        for theta in reversed(thetas[:-1]):
+            tape, reverse = self._slope(theta, x, y, self.layout.names)
+            if rates is not None:
+                rates -= self._gradient(reverse, len(x), theta) * cotangents
+            cotangents = cotangents - self._hessian(
+                tape, reverse, D * cotangents, self.adapted, self.layout.names
+            )
+        return self._join(cotangents, rates)
+
+    # ---- products -----------------------------------------------------------------------------------------
+
+    def logits(self, omega: Tensor, episodes: Sequence[Episode]) -> Tensor:
+        """f, [T, n, C]."""
+        x, y, query = _stack(episodes)
+        theta = self._trajectory(omega, x, y, self._rates(omega))[-1]
+        return self.engine.forward(self.layout.primal(theta), query).y
+
+    def jvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
+        """J_t v_k: V [K, q] → [T, K, n, C]."""
+        x, y, query = _stack(episodes)
+        thetas, v = self._push(omega, x, y, self._rates(omega), V)
+        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
+        return self._moved(tape, v).transpose(1, 2)
+
+    def vjp(self, omega: Tensor, episodes: Sequence[Episode], U: Tensor) -> Tensor:
+        """J_tᵀ u_tk: U [T, K, n, C] → [T, K, q]."""
+        x, y, query = _stack(episodes)
+        D = self._rates(omega)
+        thetas = self._trajectory(omega, x, y, D)
+        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
+        return self._pull(thetas, x, y, D, self._returned(tape, U.transpose(1, 2).contiguous()))
+
+    def gnvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q], while the task's activations are at hand."""
+        x, y, query = _stack(episodes)
+        D = self._rates(omega)
+        thetas, v = self._push(omega, x, y, D, V)
+        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
+        u = self.loss.curve(tape.y, self._moved(tape, v)) * weights[:, None, None, None]
+        return self._pull(thetas, x, y, D, self._returned(tape, u)).sum(0)
+
+    def no_third_derivative(self) -> str | None:
+        """Why the exact Hessian cannot run here; None if it can."""
+        return "the engine has no third derivatives through adaptation" if self.learner.inner_steps else None
+
+    def hvp(
+        self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Σ_t w_t ∇²L_t v_k, [K, q]."""
+        _, _, query = _stack(episodes)
+        theta = omega[None, : self.layout.size]
+        tape = self.engine.forward(self.layout.primal(theta), query)
+        gy = self.loss.gradient(tape.y, targets)
+        reverse = self.engine.vjp(tape, gy[:, :, None], self.layout.names, keep=True)
+        v, _ = self._split(V)
+        product = self._hessian(tape, reverse, v, None, self.layout.names)
+        product = (product * weights[:, None, None]).sum(0, keepdim=True)
+        rates = torch.zeros_like(product) if self.learner.learn_inner_lr else None
+        return self._join(product, rates)[0]
+
+    def _moved(self, tape: Tape, v: Tensor) -> Tensor:
+        """Tangents of the logits, [T, n, K, C]."""
+        dy = self.engine.jvp(tape, self.layout.tangents(v)).dy
+        return dy.expand(len(tape.y), *dy.shape[1:])
+
+    def _returned(self, tape: Tape, u: Tensor) -> Tensor:
+        """Cotangents of θ_steps, [T, K, p], of those of the logits, [T, n, K, C]."""
+        named = self.engine.vjp(tape, u, self.layout.names).parameters
+        return self.layout.flatten(named, len(tape.y), u.shape[2], u)
+
+
+def _stack(episodes: Sequence[Episode]) -> tuple[Tensor, Tensor, Tensor]:
+    """Support examples, their labels and query examples of T tasks."""
+    return (
+        channels_last(torch.stack([e.support_x for e in episodes])),
+        torch.stack([e.support_y for e in episodes]),
+        channels_last(torch.stack([e.query_x for e in episodes])),
+    )
+
+

@@ -1,0 +1,164 @@
+"""Runs a plan: forward, JVP, VJP, and the JVP of the VJP, for T tasks × K vectors.
+
+Each pass walks the steps of the plan once, forwards or backwards, and calls their layers. The primal values are
+computed once (`Tape`) and shared by all vectors; what a pass leaves behind for the next is what its layers kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .layers import Cotangents, Named
+from .plan import Plan
+
+
+@dataclass
+class Tape:
+    """A forward pass: what each step saved, and the output [T, N, C]."""
+
+    saved: list[Any]
+    y: Tensor
+
+
+@dataclass
+class Tangents:
+    """A JVP: what each step kept, and the tangents of the output [T, N, K, C], or None where they are zero."""
+
+    kept: list[Any]
+    dy: Tensor | None
+
+
+@dataclass
+class Reverse:
+    """A VJP: the cotangent that reached each step, what it gave, and those of the parameters by name."""
+
+    gy: list[Tensor | None]
+    given: list[Cotangents | None]
+    parameters: dict[str, Tensor]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Examples as the plan takes them: [..., C, H, W] → [..., H, W, C]; vectors [T, N, F] as they are."""
+    return x if x.ndim == 3 else x.permute(0, 1, 3, 4, 2).contiguous()
+
+
+class Engine:
+    """The passes over one plan."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.uses: list[frozenset[str]] = []
+        """The parameters that value i + 1 depends on."""
+        for step in plan.steps:
+            own = frozenset(step.layer.names) if step.layer is not None else frozenset()
+            self.uses.append(own.union(*(self.uses[i - 1] for i in step.inputs if i > 0)))
+
+    def forward(self, w: Named, x: Tensor) -> Tape:
+        """The output and everything derivatives need."""
+        values, saved = [x], []
+        for step in self.plan.steps:
+            if step.layer is None:
+                y, s = values[step.inputs[0]] + values[step.inputs[1]], None
+            else:
+                y, s = step.layer.forward(w, values[step.inputs[0]])
+            values.append(y)
+            saved.append(s)
+        return Tape(saved, values[-1])
+
+    def jvp(self, tape: Tape, dw: Named, keep: bool = False) -> Tangents:
+        """Along K tangents of the parameters; kept for `hvp` if asked for, else memory is freed on the way."""
+        tangents: list[Tensor | None] = [None]
+        last_use = self._last_uses()
+        kept: list[Any] = []
+        for i, (step, saved) in enumerate(zip(self.plan.steps, tape.saved, strict=True)):
+            given = [tangents[j] for j in step.inputs]
+            if step.layer is None:
+                dy, k = _sum(*given), None
+            else:
+                dy, k = step.layer.jvp(saved, given[0], dw)
+            tangents.append(dy)
+            kept.append(k if keep else None)
+            for j in step.inputs:
+                if last_use[j] == i:
+                    tangents[j] = None
+        return Tangents(kept, tangents[-1])
+
+    def vjp(
+        self, tape: Tape, gy: Tensor, wanted: frozenset[str], total: bool = False, keep: bool = False
+    ) -> Reverse:
+        """Cotangents [T, N, K, C] of the output pulled back to the parameters in `wanted`."""
+        cotangents: list[Tensor | None] = [None] * len(self.plan.steps) + [gy]
+        result = Reverse([None] * len(self.plan.steps), [None] * len(self.plan.steps), {})
+        for i in reversed(range(len(self.plan.steps))):
+            step, g = self.plan.steps[i], cotangents[i + 1]
+            cotangents[i + 1] = None
+            if g is None or not self.uses[i] & wanted:
+                continue
+            if step.layer is None:
+                for j in step.inputs:
+                    cotangents[j] = _sum(cotangents[j], g)
+                continue
+            source = step.inputs[0]
+            need_x = source > 0 and bool(self.uses[source - 1] & wanted)
+            back = step.layer.vjp(tape.saved[i], g, wanted, need_x, total)
+            _accumulate(result.parameters, back.parameters)
+            if need_x:
+                cotangents[source] = _sum(cotangents[source], back.x)
+            if keep:
+                result.gy[i], result.given[i] = g, Cotangents(None, kept=back.kept)
+        return result
+
+    def hvp(
+        self, tape: Tape, reverse: Reverse, tangents: Tangents, dgy: Tensor | None, wanted: frozenset[str]
+    ) -> dict[str, Tensor]:
+        """The tangents of what `vjp` gave, along those of `jvp` and of the output's cotangent, dgy [T, N, K, C]."""
+        cotangents: list[Tensor | None] = [None] * len(self.plan.steps) + [dgy]
+        found: dict[str, Tensor] = {}
+        for i in reversed(range(len(self.plan.steps))):
+            step, dg = self.plan.steps[i], cotangents[i + 1]
+            cotangents[i + 1] = None
+            if not self.uses[i] & wanted:
+                continue
+            if step.layer is None:
+                for j in step.inputs:
+                    cotangents[j] = _sum(cotangents[j], dg)
+                continue
+            if reverse.gy[i] is None:
+                continue
+            source = step.inputs[0]
+            need_x = source > 0 and bool(self.uses[source - 1] & wanted)
+            back = step.layer.hvp(
+                tape.saved[i], reverse.gy[i], reverse.given[i], tangents.kept[i], dg, wanted, need_x
+            )
+            _accumulate(found, back.parameters)
+            if need_x:
+                cotangents[source] = _sum(cotangents[source], back.x)
+        return found
+
+    def _last_uses(self) -> dict[int, int]:
+        last = {}
+        for i, step in enumerate(self.plan.steps):
+            for j in step.inputs:
+                last[j] = i
+        return last
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b
+
+
+def _accumulate(into: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    """A module that is called twice has the sum of both cotangents."""
+    for name, g in more.items():
+        into[name] = into[name] + g if name in into else g
+
+
+def zeros(like: Tensor, K: int, size: int) -> Tensor:
+    """[T, K, size] of zeros."""
+    return torch.zeros(len(like), K, size, dtype=like.dtype, device=like.device)

@@ -1,0 +1,144 @@
+"""BatchNorm, an activation and a max pool, any of the three left out, as one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...ops import norm_act_pool as op
+from ...ops.norm_act_pool import Pool, Primal
+from .activations import SMOOTH
+from .base import Cotangents, Layer, Named
+
+
+@dataclass(frozen=True)
+class Norm:
+    """BatchNorm: the names of its affine parameters and, where its statistics are constants, of those."""
+
+    weight: str | None
+    bias: str | None
+    eps: float
+    running_mean: str | None = None
+    running_var: str | None = None
+
+
+@dataclass
+class Kept:
+    """The tangents that came in, and the moments of the first."""
+
+    dx: Tensor
+    moments: Tensor
+    dgamma: Tensor | None
+    dbeta: Tensor | None
+
+
+class NormActPool(Layer):
+    """y = pool(act(norm(x))).
+
+    act   None, ("leak", slope) for ReLU (0) and LeakyReLU, or the name of a smooth activation, which is not pooled
+    """
+
+    def __init__(self, norm: Norm | None, act: tuple[str, float] | str | None, pool: Pool | None = None):
+        self.norm, self.pool = norm, pool or Pool()
+        self.smooth = SMOOTH[act] if isinstance(act, str) else None
+        self.leak = 1.0 if act is None or isinstance(act, str) else act[1]
+        self.names = tuple(
+            name
+            for name in (
+                (norm.weight, norm.bias, norm.running_mean, norm.running_var) if norm else ()
+            )
+            if name is not None
+        )
+
+    def forward(self, w: Named, x: Tensor) -> tuple[Tensor, Primal]:
+        """y, and the op's `Primal`."""
+        image = _image(x)
+        T, C = image.shape[0], image.shape[-1]
+        one, zero = image.new_ones(1, C), image.new_zeros(1, C)
+        mean, rstd, gamma, beta, inverse_count = zero, one, one, zero, 0.0
+        if self.norm is not None:
+            gamma = w[self.norm.weight] if self.norm.weight is not None else one
+            beta = w[self.norm.bias] if self.norm.bias is not None else zero
+            if self.norm.running_mean is not None:
+                mean = w[self.norm.running_mean]
+                rstd = (w[self.norm.running_var] + self.norm.eps).rsqrt()
+            else:
+                mean, variance = op.channel_moments(image)
+                rstd, inverse_count = (variance + self.norm.eps).rsqrt(), C / image[0].numel()
+        y, primal = op.norm_act_pool(
+            image,
+            *(v.expand(T, C).contiguous() for v in (mean, rstd, gamma, beta)),
+            leak=self.leak,
+            pool=self.pool,
+            inverse_count=inverse_count,
+        )
+        if self.smooth is not None:
+            y, primal.slope, primal.curve = self.smooth(y)
+        return _like(y, x), primal
+
+    def jvp(self, saved: Primal, dx: Tensor | None, dw: Named) -> tuple[Tensor | None, Kept | None]:
+        """ẏ."""
+        dgamma, dbeta = self._affine(saved, dw)
+        if dx is None and dgamma is None and dbeta is None:
+            return None, None
+        vectors = saved.x.shape[1:4] if dx is None else None
+        if dx is None:
+            K = next(v for v in (dgamma, dbeta) if v is not None).shape[1]
+            image = saved.x.new_zeros(*saved.x.shape[:-1], K, saved.x.shape[-1])
+        else:
+            image = _image(dx, 6)
+        dy, moments = op.norm_act_pool_jvp(saved, image, dgamma, dbeta)
+        flat = vectors is None and dx.ndim == 4
+        return (dy.squeeze((2, 3)) if flat else dy), Kept(image, moments, dgamma, dbeta)
+
+    def vjp(self, saved: Primal, gy: Tensor, wanted: frozenset[str], need_x: bool, total: bool) -> Cotangents:
+        """x̄, γ̄ and β̄."""
+        gx, gaffine = op.norm_act_pool_vjp(saved, _image(gy, 6))
+        return Cotangents(_like(gx, gy), self._named(gaffine, wanted, total), (gx, gaffine))
+
+    def hvp(
+        self,
+        saved: Primal,
+        gy: Tensor,
+        back: Cotangents,
+        kept: Kept | None,
+        dgy: Tensor | None,
+        wanted: frozenset[str],
+        need_x: bool,
+    ) -> Cotangents:
+        """The tangents of all three."""
+        if kept is None:
+            if dgy is None:
+                return Cotangents(None)
+            return self.vjp(saved, dgy, wanted, need_x, False)
+        image = _image(gy, 6)
+        seed = torch.zeros_like(image.expand(*image.shape[:4], kept.dx.shape[4], -1)) if dgy is None else dgy
+        dgx, dgaffine = op.norm_act_pool_hvp(
+            saved, image, *back.kept, _image(seed, 6), kept.dx, kept.moments, kept.dgamma, kept.dbeta
+        )
+        return Cotangents(_like(dgx, gy), self._named(dgaffine, wanted, False))
+
+    def _affine(self, saved: Primal, dw: Named) -> tuple[Tensor | None, Tensor | None]:
+        if self.norm is None:
+            return None, None
+        T = len(saved.x)
+        given = (dw.get(self.norm.weight), dw.get(self.norm.bias))
+        return tuple(None if v is None else v.expand(T, -1, -1).contiguous() for v in given)
+
+    def _named(self, gaffine: Tensor, wanted: frozenset[str], total: bool) -> dict[str, Tensor]:
+        if self.norm is None:
+            return {}
+        pair = zip((self.norm.bias, self.norm.weight), gaffine.unbind(1), strict=True)
+        return {name: g.sum(0, keepdim=True) if total else g for name, g in pair if name in wanted}
+
+
+def _image(x: Tensor, dims: int = 5) -> Tensor:
+    """Vectors as images of one pixel."""
+    return (x if x.ndim == dims else x[:, :, None, None]).contiguous()
+
+
+def _like(image: Tensor, x: Tensor) -> Tensor:
+    """Vectors again, where x are vectors."""
+    return image if x.ndim >= 5 else image.squeeze((2, 3))

@@ -1,0 +1,233 @@
+"""Layers that are bilinear in input and weight: y = out(lift(x) · kernel(w)) + b, with linear lift, kernel and out.
+
+`lift` makes the input a stack of matrices V [B, T, R, K, I] (B products a task, R rows, I channels), `kernel` the
+weight U [B, T, I, O] and `out` the products M [B, T, R, K, O] the output: for a linear layer all three are views, for
+a convolution patches, or Winograd's tiles. Whatever they are, the six products of first and second derivatives are
+matrix products between them and their adjoints:
+
+    ẏ = out(V̇ U + V U̇)      x̄ = liftᵀ(M̄ Uᵀ)      w̄ = kernelᵀ(Vᵀ M̄)      M̄ = outᵀ(ȳ)
+    ẋ̄ = liftᵀ(Ṁ̄ Uᵀ + M̄ U̇ᵀ)                      ẇ̄ = kernelᵀ(Vᵀ Ṁ̄ + V̇ᵀ M̄)
+
+K tangents of the weight lie beside each other as K·O columns, so that they share V in one product.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Cotangents, Layer, Named
+
+
+@dataclass
+class Saved:
+    """The input with a K of one, [T, N, ..., 1, C], and the lifted weight, [B, T or 1, I, O]."""
+
+    x: Tensor
+    U: Tensor
+
+
+@dataclass
+class Kept:
+    """The tangents that came in: of the input, and the weight's lifted, [B, T or 1, I, K, O]."""
+
+    dx: Tensor | None
+    dU: Tensor | None
+
+
+class Product(Layer):
+    """The products and their chain; subclasses say what lifting is."""
+
+    def __init__(self, weight: str, bias: str | None, shift_is_absorbed: bool = False):
+        self.weight, self.bias = weight, bias
+        self.names = (weight,) if bias is None else (weight, bias)
+        # A normalisation by the batch's own statistics follows: it takes the mean off again, so that the bias
+        # changes nothing, and its derivatives are zero.
+        self.absorbed = shift_is_absorbed
+
+    # ---- what lifting is --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def output_space(self, x: Tensor) -> tuple[int, ...]:
+        """(N, ...) of the output: all sizes between T and K."""
+
+    @abstractmethod
+    def lift(self, x: Tensor) -> Tensor:
+        """V: [T, N, ..., K, C] → [B, T, R, K, I]."""
+
+    @abstractmethod
+    def lift_t(self, V: Tensor, x: Tensor) -> None:
+        """The adjoint, written into x."""
+
+    def out(self, M: Tensor, y: Tensor) -> None:
+        """M [B, T, R, K, O] → y [T, N, ..., K, O], written into y."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def out_t(self, y: Tensor) -> Tensor:
+        """Its adjoint."""
+
+    @abstractmethod
+    def kernel(self, w: Tensor) -> Tensor:
+        """U: w [..., *shape] → [B, ..., I, O]."""
+
+    @abstractmethod
+    def kernel_t(self, U: Tensor) -> Tensor:
+        """Its adjoint."""
+
+    def products_in(self, y: Tensor) -> Tensor | None:
+        """y seen as M, where `out` changes nothing but the view: products are then written in place."""
+        return None
+
+    def chunks(self, x: Tensor, K: int) -> Iterator[slice]:
+        """The examples to work on at a time; all at once unless lifting makes much of them."""
+        yield slice(0, x.shape[1])
+
+    # ---- the chain --------------------------------------------------------------------------------------
+
+    def forward(self, w: Named, x: Tensor) -> tuple[Tensor, Saved]:
+        """y = out(V U) + b."""
+        saved = Saved(x.unsqueeze(-2), self.kernel(w[self.weight]))
+        y = self._push(saved, saved.x, None)
+        if self.bias is not None:
+            y += _along(w[self.bias][:, None], y)
+        return y.squeeze(-2), saved
+
+    def jvp(self, saved: Saved, dx: Tensor | None, dw: Named) -> tuple[Tensor | None, Kept]:
+        """ẏ = out(V̇ U + V U̇) + ḃ."""
+        dweight, dbias = dw.get(self.weight), dw.get(self.bias)
+        dU = None if dweight is None else self.kernel(dweight).movedim(2, 3).contiguous()
+        dy = None if dx is None and dU is None else self._push(saved, dx, dU)
+        if dbias is not None and not self.absorbed:
+            if dy is None:
+                T, space = len(saved.x), self.output_space(saved.x)
+                dy = saved.x.new_zeros(T, *space, *dbias.shape[1:])
+            dy += _along(dbias, dy)
+        return dy, Kept(dx, dU)
+
+    def vjp(self, saved: Saved, gy: Tensor, wanted: frozenset[str], need_x: bool, total: bool) -> Cotangents:
+        """x̄ and w̄ = kernelᵀ(Vᵀ M̄), b̄ = Σ ȳ."""
+        need_w = self.weight in wanted
+        gx, gU = self._pull(saved, gy, None, None, need_x, need_w, total)
+        return Cotangents(gx, self._named(gU, gy, wanted, total))
+
+    def hvp(
+        self,
+        saved: Saved,
+        gy: Tensor,
+        back: Cotangents,
+        kept: Kept,
+        dgy: Tensor | None,
+        wanted: frozenset[str],
+        need_x: bool,
+    ) -> Cotangents:
+        """ẋ̄ and ẇ̄ by the product rule."""
+        need_w = self.weight in wanted
+        dgx, dgU = self._pull(saved, dgy, gy, kept, need_x, need_w, False)
+        return Cotangents(dgx, self._named(dgU, dgy, wanted, False))
+
+    # ---- the products -----------------------------------------------------------------------------------
+
+    def _push(self, saved: Saved, dx: Tensor | None, dU: Tensor | None) -> Tensor:
+        """out(lift(dx) U + lift(x) dU)."""
+        K = dx.shape[-2] if dx is not None else dU.shape[3]
+        x = saved.x
+        y = x.new_empty(len(x), *self.output_space(x), K, saved.U.shape[-1])
+        for part in self.chunks(x, K):
+            into = self.products_in(y[:, part])
+            M = None
+            if dx is not None:
+                V = self.lift(dx[:, part])
+                M = _times(V.flatten(2, 3), saved.U, into=into).unflatten(2, (-1, K))
+            if dU is not None:
+                V = self.lift(x[:, part]).squeeze(3)
+                M = _times(V, dU.flatten(3), M, into).unflatten(3, (K, -1))
+            if into is None:
+                self.out(M, y[:, part])
+        return y
+
+    def _pull(
+        self,
+        saved: Saved,
+        many: Tensor | None,
+        one: Tensor | None,
+        kept: Kept | None,
+        need_x: bool,
+        need_w: bool,
+        total: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Cotangents of x and U from K cotangents `many`; `one` cotangent with tangents `kept` adds to both."""
+        x = saved.x
+        dx, dU = (kept.dx, kept.dU) if kept is not None else (None, None)
+        from_weight, from_input = need_x and dU is not None, need_w and dx is not None
+        if many is None and not from_weight and not from_input:
+            return None, None
+        K = many.shape[-2] if many is not None else dU.shape[3] if dU is not None else dx.shape[-2]
+        gx = x.new_empty(*x.shape[:-2], K, x.shape[-1]) if need_x and (many is not None or from_weight) else None
+        gU = None
+        if from_weight:
+            dU_t = dU.permute(0, 1, 4, 3, 2).flatten(3)  # [B, T, O, K·I]
+        for part in self.chunks(x, K):
+            M = None if many is None else self.out_t(many[:, part])
+            M1 = self.out_t(one[:, part]).squeeze(3) if from_weight or from_input else None
+            if gx is not None:
+                V = None if M is None else _times(M.flatten(2, 3), saved.U.mT).unflatten(2, (-1, K))
+                if from_weight:
+                    V = _times(M1, dU_t, V).unflatten(3, (K, -1))
+                self.lift_t(V, gx[:, part])
+            if not need_w:
+                continue
+            if M is not None:
+                term = _gram(self.lift(x[:, part]).squeeze(3), M.flatten(3), total).unflatten(3, (K, -1))
+                gU = term if gU is None else gU.add_(term)
+            if from_input:
+                V = self.lift(dx[:, part])
+                term = _gram(V.flatten(3), M1, total).unflatten(2, (K, -1)).movedim(2, 3)
+                gU = term if gU is None else gU.add_(term)
+        return gx, gU
+
+    def _named(
+        self, gU: Tensor | None, gy: Tensor | None, wanted: frozenset[str], total: bool
+    ) -> dict[str, Tensor]:
+        """The cotangents of weight and bias by name."""
+        found = {}
+        if gU is not None:
+            found[self.weight] = self.kernel_t(gU.movedim(3, 2))
+        if self.bias in wanted and gy is not None and not self.absorbed:
+            found[self.bias] = gy.flatten(1, -3).sum(1)
+            if total:
+                found[self.bias] = found[self.bias].sum(0, keepdim=True)
+        return found
+
+
+def _times(a: Tensor, b: Tensor, add_to: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+    """a b for a [B, T, m, i] and b [B, T or 1, i, o]: added to `add_to` in place, or written into `into`, or new."""
+    B, T, m, _ = a.shape
+    if b.shape[1] == 1:
+        a, b = a.flatten(1, 2), b.squeeze(1)
+    else:
+        a, b = a.flatten(0, 1), b.flatten(0, 1)
+    shape = (*a.shape[:2], b.shape[-1])
+    if add_to is not None:
+        product = add_to.view(shape).baddbmm_(a, b)
+    elif into is not None:
+        product = torch.bmm(a, b, out=into.view(shape))
+    else:
+        product = torch.bmm(a, b)
+    return product.view(B, T, m, -1)
+
+
+def _gram(a: Tensor, b: Tensor, total: bool) -> Tensor:
+    """aᵀ b for a [B, T, r, m] and b [B, T, r, o]: [B, T, m, o], or summed over T, [B, 1, m, o]."""
+    if total:
+        return torch.bmm(a.flatten(1, 2).mT, b.flatten(1, 2)).unsqueeze(1)
+    return torch.bmm(a.flatten(0, 1).mT, b.flatten(0, 1)).unflatten(0, a.shape[:2])
+
+
+def _along(bias: Tensor, y: Tensor) -> Tensor:
+    """[T, K, O] to be added to y [T, N, ..., K, O]."""
+    return bias.view(len(bias), *[1] * (y.ndim - 3), *bias.shape[1:])

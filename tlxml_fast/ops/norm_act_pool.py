@@ -1,0 +1,272 @@
+"""Normalisation, piecewise-linear activation and max pool in one sweep; its JVP, VJP and the JVP of its VJP.
+
+For x [T, N, H, W, C], per task t and channel c,
+
+    x̂ = (x − μ)·r      z = γ x̂ + β      a = z where z > 0, else leak·z      y = the maximum of a in every window
+
+With M = N·H·W, a dot for tangents and a bar for cotangents, and statistics of the batch (with constant ones ⟨·⟩ and
+1/M are zero), everything at the winners of the windows:
+
+    x̂̇ = r(ẋ − ⟨ẋ⟩ − x̂⟨x̂ẋ⟩)               ẏ = slope·(γ x̂̇ + γ̇ x̂ + β̇)
+    s = slope·ȳ      β̄ = Σ s      γ̄ = Σ s x̂       x̄ = γ r(s − β̄/M − x̂ γ̄/M)
+
+and the tangents of the cotangents by the product rule; csrc/cpu/norm_act_pool.cpp has them. Tangents and
+cotangents are [T, N, H, W, K, C]: K of them beside each other at every position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tlxml_fast.ops._dispatch import launch, on_native
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Max pooling: kernel, stride and padding, the same for rows and columns."""
+
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    ceil: bool = False
+
+    def output(self, size: int) -> int:
+        """How many windows a side of `size` has."""
+        span = size + 2 * self.padding - self.kernel
+        count = (-(-span // self.stride) if self.ceil else span // self.stride) + 1
+        return count - (self.ceil and (count - 1) * self.stride >= size + self.padding)
+
+
+@dataclass
+class Primal:
+    """What the derivatives of one layer need of its forward pass."""
+
+    x: Tensor
+    mean: Tensor
+    rstd: Tensor
+    gamma: Tensor
+    slope: Tensor
+    """act′(z) at the winners, [T, N, Ho, Wo, C]."""
+    winner: Tensor
+    """The place within the window, row·kernel + column, int32, [T, N, Ho, Wo, C]."""
+    pool: Pool
+    inverse_count: float
+    """1/(N·H·W) where mean and rstd are those of the batch, 0 where they are constants."""
+    curve: Tensor | None = None
+    """act″(z); None where it is zero."""
+
+    def sizes(self, K: int | None = None) -> tuple[int, ...]:
+        """The integers that kernels take after the arrays."""
+        T, N, H, W, C = self.x.shape
+        own = (T, N, H, W, C) if K is None else (T, N, H, W, K, C)
+        return (*own, *self.slope.shape[2:4], self.pool.kernel, self.pool.stride, self.pool.padding)
+
+
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each task's channels: x [T, ..., C] → [T, C] each."""
+    x = x.flatten(1, -2)
+    if not on_native("channel_moments", x):
+        return x.mean(1), x.var(1, correction=0)
+    T, P, C = x.shape
+    mean, var = x.new_empty(T, C), x.new_empty(T, C)
+    launch("channel_moments", x, mean, var, T, P, C)
+    return mean, var
+
+
+def norm_act_pool(
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    leak: float,
+    pool: Pool,
+    inverse_count: float,
+) -> tuple[Tensor, Primal]:
+    """y [T, N, Ho, Wo, C] and what its derivatives need; mean, rstd, gamma, beta are [T, C]."""
+    T, N, H, W, C = x.shape
+    shape = (T, N, pool.output(H), pool.output(W), C)
+    if not on_native("norm_act_pool", x):
+        y, slope, winner = norm_act_pool_ref(x, mean, rstd, gamma, beta, leak, pool)
+        return y, Primal(x, mean, rstd, gamma, slope, winner, pool, inverse_count)
+    y, slope = x.new_empty(shape), x.new_empty(shape)
+    primal = Primal(
+        x, mean, rstd, gamma, slope, torch.empty(shape, dtype=torch.int32), pool, inverse_count
+    )
+    launch("norm_act_pool", x, mean, rstd, gamma, beta, y, slope, primal.winner, *primal.sizes(), leak)
+    return y, primal
+
+
+def norm_act_pool_jvp(
+    p: Primal, dx: Tensor, dgamma: Tensor | None = None, dbeta: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """ẏ [T, N, Ho, Wo, K, C], and ⟨ẋ⟩ and ⟨x̂ẋ⟩ as [T, 2, K, C]; dgamma and dbeta are [T, K, C]."""
+    K = dx.shape[4]
+    if not on_native("norm_act_pool_jvp", dx):
+        return norm_act_pool_jvp_ref(p, dx, dgamma, dbeta)
+    T, N, Ho, Wo, C = p.slope.shape
+    dy, moments = dx.new_empty(T, N, Ho, Wo, K, C), dx.new_empty(T, 2, K, C)
+    launch(
+        "norm_act_pool_jvp", dx, dgamma, dbeta, p.x, p.mean, p.rstd, p.gamma, p.slope, p.winner,
+        dy, moments, *p.sizes(K), p.inverse_count,
+    )  # fmt: skip
+    return dy, moments
+
+
+def norm_act_pool_vjp(p: Primal, gy: Tensor) -> tuple[Tensor, Tensor]:
+    """x̄ [T, N, H, W, K, C], and β̄ and γ̄ as [T, 2, K, C]."""
+    K = gy.shape[4]
+    if not on_native("norm_act_pool_vjp", gy):
+        return norm_act_pool_vjp_ref(p, gy)
+    T, N, H, W, C = p.x.shape
+    gx, gaffine = gy.new_empty(T, N, H, W, K, C), gy.new_empty(T, 2, K, C)
+    launch(
+        "norm_act_pool_vjp", gy, p.x, p.mean, p.rstd, p.gamma, p.slope, p.winner,
+        gx, gaffine, *p.sizes(K), p.inverse_count,
+    )  # fmt: skip
+    return gx, gaffine
+
+
+def norm_act_pool_hvp(
+    p: Primal,
+    gy: Tensor,
+    gx: Tensor,
+    gaffine: Tensor,
+    dgy: Tensor,
+    dx: Tensor,
+    moments: Tensor,
+    dgamma: Tensor | None = None,
+    dbeta: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The tangents of x̄, and of β̄ and γ̄, along ẋ, γ̇, β̇ and ȳ̇.
+
+    gy, gx, gaffine are one cotangent (K = 1) and what `norm_act_pool_vjp` made of it; `moments` is from
+    `norm_act_pool_jvp` at the same dx.
+    """
+    K = dx.shape[4]
+    if not on_native("norm_act_pool_hvp", dx):
+        return norm_act_pool_hvp_ref(p, gy, gx, gaffine, dgy, dx, moments, dgamma, dbeta)
+    dgx, dgaffine = torch.empty_like(dx), torch.empty_like(moments)
+    launch(
+        "norm_act_pool_hvp", gy, gx, gaffine, dgy, dx, dgamma, dbeta, moments,
+        p.x, p.mean, p.rstd, p.gamma, p.slope, p.curve, p.winner, dgx, dgaffine, *p.sizes(K), p.inverse_count,
+    )  # fmt: skip
+    return dgx, dgaffine
+
+
+# ---- in plain torch ---------------------------------------------------------------------------------
+
+
+def norm_act_pool_ref(
+    x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, beta: Tensor, leak: float, pool: Pool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, slope and winner of `norm_act_pool`."""
+    z = _on_channels(gamma) * _hat(x, mean, rstd) + _on_channels(beta)
+    z = torch.where(z > 0, z, leak * z)
+    T, N, _, W, _ = x.shape
+    y, place = F.max_pool2d(
+        z.flatten(0, 1).movedim(-1, 1),
+        pool.kernel,
+        pool.stride,
+        pool.padding,
+        ceil_mode=pool.ceil,
+        return_indices=True,
+    )
+    y, place = (v.movedim(1, -1).unflatten(0, (T, N)) for v in (y, place))
+    i, j = (torch.arange(n, device=x.device) for n in place.shape[2:4])
+    row = place // W - (i * pool.stride - pool.padding)[:, None, None]
+    column = place % W - (j * pool.stride - pool.padding)[:, None]
+    slope = torch.where(y > 0, torch.ones_like(y), torch.full_like(y, leak))
+    return y, slope, (row * pool.kernel + column).int()
+
+
+def norm_act_pool_jvp_ref(
+    p: Primal, dx: Tensor, dgamma: Tensor | None, dbeta: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`norm_act_pool_jvp` by its formula."""
+    x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
+    moments = torch.stack([dx.sum((1, 2, 3)), (x_hat * dx).sum((1, 2, 3))], 1) * p.inverse_count
+    first, second = (_on_channels(m) for m in moments.unbind(1))
+    dz = _on_channels((p.gamma * p.rstd)[:, None]) * (dx - first - x_hat * second)
+    if dgamma is not None:
+        dz = dz + _on_channels(dgamma) * x_hat
+    if dbeta is not None:
+        dz = dz + _on_channels(dbeta)
+    return p.slope[..., None, :] * _at_winners(p, dz), moments
+
+
+def norm_act_pool_vjp_ref(p: Primal, gy: Tensor) -> tuple[Tensor, Tensor]:
+    """`norm_act_pool_vjp` by its formula."""
+    x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
+    s = _scatter(p, p.slope[..., None, :] * gy)
+    gaffine = torch.stack([s.sum((1, 2, 3)), (s * x_hat).sum((1, 2, 3))], 1)
+    gbeta, ggamma = (_on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
+    return _on_channels((p.gamma * p.rstd)[:, None]) * (s - gbeta - x_hat * ggamma), gaffine
+
+
+def norm_act_pool_hvp_ref(
+    p: Primal,
+    gy: Tensor,
+    gx: Tensor,
+    gaffine: Tensor,
+    dgy: Tensor,
+    dx: Tensor,
+    moments: Tensor,
+    dgamma: Tensor | None,
+    dbeta: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`norm_act_pool_hvp` by its formula."""
+    x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
+    gamma, rstd = _on_channels(p.gamma[:, None]), _on_channels(p.rstd[:, None])
+    dgamma = torch.zeros_like(gamma) if dgamma is None else _on_channels(dgamma)
+    dbeta = torch.zeros_like(gamma) if dbeta is None else _on_channels(dbeta)
+    first, second = (_on_channels(m) for m in moments.unbind(1))
+    dx_hat = rstd * (dx - first - x_hat * second)
+    s = p.slope[..., None, :] * gy
+    ds = p.slope[..., None, :] * dgy
+    if p.curve is not None:
+        ds = ds + p.curve[..., None, :] * gy * _at_winners(p, gamma * dx_hat + dgamma * x_hat + dbeta)
+    s, ds = _scatter(p, s.expand_as(ds)), _scatter(p, ds)
+    dgaffine = torch.stack([ds.sum((1, 2, 3)), (ds * x_hat + s * dx_hat).sum((1, 2, 3))], 1)
+    gbeta, ggamma = (_on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
+    dgbeta, dggamma = (_on_channels(g) * p.inverse_count for g in dgaffine.unbind(1))
+    inner = gamma * (ds - dgbeta - x_hat * dggamma - dx_hat * ggamma) + dgamma * (s - gbeta - x_hat * ggamma)
+    return rstd * inner - rstd * second * gx, dgaffine
+
+
+def _on_channels(v: Tensor) -> Tensor:
+    """[T, ..., C] → [T, 1, 1, 1, ..., C]."""
+    return v[:, None, None, None]
+
+
+def _hat(x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    return (x - _on_channels(mean)) * _on_channels(rstd)
+
+
+def _places(p: Primal) -> Tensor:
+    """The winners as positions of the image, [T, N, Ho·Wo, 1, C], int64."""
+    T, N, Ho, Wo, C = p.winner.shape
+    i, j = (torch.arange(n, device=p.x.device) for n in (Ho, Wo))
+    row = p.winner // p.pool.kernel + (i * p.pool.stride - p.pool.padding)[:, None, None]
+    column = p.winner % p.pool.kernel + (j * p.pool.stride - p.pool.padding)[:, None]
+    return (row * p.x.shape[3] + column).reshape(T, N, Ho * Wo, 1, C).long()
+
+
+def _at_winners(p: Primal, dense: Tensor) -> Tensor:
+    """[T, N, H, W, K, C] → [T, N, Ho, Wo, K, C]."""
+    places = _places(p).expand(-1, -1, -1, dense.shape[4], -1)
+    return dense.flatten(2, 3).gather(2, places).unflatten(2, p.winner.shape[2:4])
+
+
+def _scatter(p: Primal, at_winners: Tensor) -> Tensor:
+    """The adjoint of `_at_winners`."""
+    T, N, H, W, C = p.x.shape
+    K = at_winners.shape[4]
+    dense = at_winners.new_zeros(T, N, H * W, K, C)
+    dense.scatter_add_(2, _places(p).expand(-1, -1, -1, K, -1), at_winners.flatten(2, 3))
+    return dense.unflatten(2, (H, W))
