@@ -50,48 +50,60 @@ void channel_moments(const Real* x,  // [T, P, C]
 
 // y = pool(act(z)), z = gamma x_hat + beta, x_hat = (x - mean) rstd; act(z) = z where z > 0, else leak * z.
 template <class Real>
-void norm_act_pool(const Real* x,                            // [T, N, H, W, C]
-                   const Real* mean, const Real* rstd,       // [T, C]
-                   const Real* gamma, const Real* beta,      // [T, C]
-                   Real* y,                                  // [T, N, Ho, Wo, C]
-                   Real* slope,                              // [T, N, Ho, Wo, C]: act'(z) at the winner
-                   int32_t* winner,                          // [T, N, Ho, Wo, C]
-                   int64_t T, int64_t N, int64_t H, int64_t W, int64_t C, int64_t Ho, int64_t Wo,
-                   int64_t kernel, int64_t stride, int64_t padding, double leak);
+void norm_act_pool(const Real* x,                        // [T, N, H, W, C]
+                   const Real* mean, const Real* rstd,   // [T, C]
+                   const Real* gamma, const Real* beta,  // [T, C]
+                   Real* y,                              // [T, N, Ho, Wo, C]
+                   Real* x_hat, Real* slope,             // [T, N, Ho, Wo, C]: x_hat and act'(z) at the winners
+                   int32_t* winner,                      // [T, N, Ho, Wo, C]
+                   int64_t T, int64_t N, int64_t H, int64_t W, int64_t C, int64_t Ho, int64_t Wo, int64_t kernel,
+                   int64_t stride, int64_t padding, double leak);
 
-// Its tangents dy along dx, dgamma, dbeta; and the moments of dx that the statistics' own tangents are made of.
-// inverse_count is 1/(N H W) where mean and rstd are those of the batch, 0 where they are constants.
+// The first half of its tangents: dx at the winners, and the sums that the tangents of batch statistics are made of.
 template <class Real>
-void norm_act_pool_jvp(const Real* dx,                           // [T, N, H, W, K, C]
-                       const Real* dgamma, const Real* dbeta,    // [T, K, C], or null: zero
-                       const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
-                       const Real* slope, const int32_t* winner,
-                       Real* dy,                                 // [T, N, Ho, Wo, K, C]
-                       Real* moments,                            // [T, 2, K, C]: means of dx and of x_hat dx
-                       int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
-                       int64_t kernel, int64_t stride, int64_t padding, double inverse_count);
+void norm_act_pool_gather(const Real* dx,  // [T, N, H, W, K, C]
+                          const Real* x, const Real* mean, const Real* rstd, const int32_t* winner,
+                          Real* chosen,    // [T, N, Ho, Wo, K, C]
+                          Real* sums,      // [T, 2, K, C] of dx and of x_hat dx; or null
+                          int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
+                          int64_t kernel, int64_t stride, int64_t padding);
 
-// Its cotangents gx, ggamma, gbeta from gy.
+// The second half: dy along dx, dgamma and dbeta. dy may be `chosen`.
 template <class Real>
-void norm_act_pool_vjp(const Real* gy,                           // [T, N, Ho, Wo, K, C]
-                       const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
-                       const Real* slope, const int32_t* winner,
-                       Real* gx,                                 // [T, N, H, W, K, C]
-                       Real* gaffine,                            // [T, 2, K, C]: of beta, of gamma
+void norm_act_pool_jvp(const Real* chosen,
+                       const Real* moments,                    // [T, 2, K, C]: the sums over their count; 0 if constant
+                       const Real* dgamma, const Real* dbeta,  // [T, K, C], or null: zero
+                       const Real* rstd, const Real* gamma, const Real* x_hat, const Real* slope,
+                       Real* dy,                               // [T, N, Ho, Wo, K, C]
+                       int64_t T, int64_t N, int64_t K, int64_t C, int64_t Ho, int64_t Wo);
+
+// The first half of its cotangents: those of beta and gamma.
+template <class Real>
+void norm_act_pool_affine(const Real* gy,  // [T, N, Ho, Wo, K, C]
+                          const Real* x_hat, const Real* slope,
+                          Real* gaffine,   // [T, 2, K, C]
+                          int64_t T, int64_t N, int64_t K, int64_t C, int64_t Ho, int64_t Wo);
+
+// The second half: gx. inverse_count is 1/M where mean and rstd are those of a batch of M positions, else 0.
+template <class Real>
+void norm_act_pool_vjp(const Real* gy, const Real* gaffine, const Real* x, const Real* mean, const Real* rstd,
+                       const Real* gamma, const Real* slope, const int32_t* winner,
+                       Real* gx,  // [T, N, H, W, K, C]
                        int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
                        int64_t kernel, int64_t stride, int64_t padding, double inverse_count);
 
 // The tangents of these cotangents, along dx, dgamma, dbeta and dgy, at one primal cotangent gy.
 template <class Real>
-void norm_act_pool_hvp(const Real* gy,                           // [T, N, Ho, Wo, C]
-                       const Real* gx, const Real* gaffine,      // what norm_act_pool_vjp made of it, K = 1
-                       const Real* dgy,                          // [T, N, Ho, Wo, K, C]
-                       const Real* dx, const Real* dgamma, const Real* dbeta, const Real* moments,
-                       const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
-                       const Real* slope, const Real* curve,     // curve: act''(z), or null: zero
+void norm_act_pool_hvp(const Real* gy,                       // [T, N, Ho, Wo, C]
+                       const Real* gx, const Real* gaffine,  // its cotangents, K = 1
+                       const Real* dgy,                      // [T, N, Ho, Wo, K, C]
+                       const Real* dx, const Real* chosen, const Real* dgamma, const Real* dbeta,
+                       const Real* moments, const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
+                       const Real* x_hat, const Real* slope,
+                       const Real* curve,                    // act''(z) at the winners, or null: zero
                        const int32_t* winner,
-                       Real* dgx,                                // [T, N, H, W, K, C]
-                       Real* dgaffine,                           // [T, 2, K, C]
+                       Real* dgx,                            // [T, N, H, W, K, C]
+                       Real* dgaffine,                       // [T, 2, K, C]
                        int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
                        int64_t kernel, int64_t stride, int64_t padding, double inverse_count);
 
@@ -129,7 +141,9 @@ void winograd_output_t(const Real* y, Real* m, int64_t N, int64_t Ho, int64_t Wo
     OP(proto_gn)            \
     OP(channel_moments)     \
     OP(norm_act_pool)       \
+    OP(norm_act_pool_gather) \
     OP(norm_act_pool_jvp)   \
+    OP(norm_act_pool_affine) \
     OP(norm_act_pool_vjp)   \
     OP(norm_act_pool_hvp)   \
     OP(im2col)              \

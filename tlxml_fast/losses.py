@@ -68,7 +68,10 @@ class CrossEntropy(OuterLoss):
     def gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(p − e_y)/n."""
         p = logits.softmax(-1)
-        return p.scatter_add(-1, targets[..., None], p.new_full((), -1.0).expand(*targets.shape, 1)) / logits.shape[-2]
+        return (
+            p.scatter_add(-1, targets[..., None], p.new_full((), -1.0).expand(*targets.shape, 1))
+            / logits.shape[-2]
+        )
 
     def curve(self, logits: Tensor, u: Tensor) -> Tensor:
         """p∘(u − ⟨p, u⟩)/n, every query as a task of its own."""

@@ -10,6 +10,7 @@ The engine puts `span(name, flops, bytes)` around its operations. A span costs n
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from .errors import TlxError
-from .files import write_json
+from .files import write_text
 
 OTHER = "other"
 
@@ -83,6 +84,10 @@ class Peaks:
 
     flops: float
     bytes: float
+
+    def seconds(self, flops: float, bytes: float) -> tuple[float, float]:
+        """How long so much work takes at each of the two."""
+        return flops / self.flops, bytes / self.bytes
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,8 @@ class Profile:
 
     def write_trace(self, path: str | os.PathLike[str]) -> None:
         """Write `trace()` as a file that chrome://tracing and Perfetto open."""
-        write_json(path, {"traceEvents": self.trace(), "displayTimeUnit": "ms"})
+        text = json.dumps({"traceEvents": self.trace(), "displayTimeUnit": "ms"}, ensure_ascii=False)
+        write_text(path, text + "\n")
 
     # ---- inside -------------------------------------------------------------------------------------
 
@@ -213,10 +219,9 @@ class Profile:
         compute = memory = 0.0  # seconds it would take at the peaks
         for s in spans:
             if s.flops or s.bytes:
-                reached = peaks(self.device, s.dtype or self.dtype)
-                compute += s.flops / reached.flops
-                memory += s.bytes / reached.bytes
-        counted = bool(flops or bytes)
+                each = peaks(self.device, s.dtype or self.dtype).seconds(s.flops, s.bytes)
+                compute, memory = compute + each[0], memory + each[1]
+        peak, bound = _larger(compute, memory, seconds) if flops or bytes else (None, None)
         return Row(
             name,
             len(spans),
@@ -224,8 +229,8 @@ class Profile:
             _ratio(seconds, wall),
             _ratio(flops, seconds) if flops else None,
             _ratio(bytes, seconds) if bytes else None,
-            _ratio(max(compute, memory), seconds) if counted else None,
-            ("compute" if compute >= memory else "memory") if counted else None,
+            peak,
+            bound,
         )
 
     def _open_spans(self) -> list[_Span]:
@@ -261,8 +266,8 @@ def peaks(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 
 def share_of_peak(flops: float, bytes: float, seconds: float, reached: Peaks) -> tuple[float, str]:
     """The larger of the shares of the two peaks, and whether that is of "compute" or of "memory"."""
-    compute, memory = flops / reached.flops, bytes / reached.bytes
-    return max(compute, memory) / seconds, "compute" if compute >= memory else "memory"
+    compute, memory = reached.seconds(flops, bytes)
+    return _larger(compute, memory, seconds)
 
 
 @cache
@@ -314,6 +319,10 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _larger(compute: float, memory: float, seconds: float) -> tuple[float, str]:
+    return _ratio(max(compute, memory), seconds), "compute" if compute >= memory else "memory"
 
 
 def _name(dtype: torch.dtype) -> str:

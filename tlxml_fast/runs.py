@@ -3,6 +3,7 @@
 DIR/checkpoint.safetensors   train: the learner, its δ, its history, the tasks it was trained on
 DIR/scores.safetensors       influence: the scores, their names, how they were computed
 DIR/report.html              report
+DIR/profile.json, trace.json profile: what each operation took, and when it ran
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ from .checkpoint import load_checkpoint
 from .curvature import Curvature
 from .data.spec import TaskSpec
 from .errors import BackendError, CheckpointError, InfluenceWarning, LearnerError
+from .files import write_json
 from .influence import TaskInfluence
 from .learners import MAML, Learner, ProtoNet
 from .models import conv4, mlp
+from .profiling import Profile, span
 from .report import write_report
 from .scores import Scores
 from .solvers import Inverse
 from .targets import check_target
+from .task import TaskSet
 from .training import meta_train
 
 CHECKPOINT, SCORES, REPORT = "checkpoint.safetensors", "scores.safetensors", "report.html"
+PROFILE, TRACE = "profile.json", "trace.json"
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def train_run(
     train, val = tasks.tasks(), held_out.tasks()
     learner = model.build(train[0].shape.features, tasks.ways, seed)
     learner.module.to(where)
-    for stale in (SCORES, REPORT):  # they are of another checkpoint
+    for stale in (SCORES, REPORT, PROFILE, TRACE):  # they are of another checkpoint
         (out / stale).unlink(missing_ok=True)
     meta_train(
         learner,
@@ -129,7 +134,8 @@ def influence_run(
     """
     start = time.perf_counter()
     check_target(target)
-    learner = load_checkpoint(_existing(run / CHECKPOINT, "train"))
+    with span("read checkpoint"):
+        learner = load_checkpoint(_existing(run / CHECKPOINT, "train"))
     learner.module.to(_device(device))
     train, test = task_specs(learner, run / CHECKPOINT)
     if train_tasks is not None and not 1 <= train_tasks <= train.count:
@@ -139,7 +145,8 @@ def influence_run(
     train = replace(train, count=train.count if train_tasks is None else train_tasks)
     test = replace(test, count=test_tasks, seed=test.seed if test_seed is None else test_seed)
     _require_writable(out)
-    train_set, test_set = train.tasks(), test.tasks()
+    with span("make tasks"):
+        train_set, test_set = TaskSet(train.tasks()), TaskSet(test.tasks())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InfluenceWarning)
         influence = TaskInfluence(learner, curvature, inverse, backend, dtype, progress=progress)
@@ -155,8 +162,19 @@ def influence_run(
         "seconds": {**scores.info["seconds"], "total": time.perf_counter() - start},
     }
     scores = replace(scores, info=info)
-    scores.save(out / SCORES)
+    with span("write scores"):
+        scores.save(out / SCORES)
     return scores
+
+
+def profile_run(run: Path, out: Path, *, device: str = "cpu", **options: Any) -> tuple[Scores, Profile]:
+    """`influence_run` under a profiler, which leaves OUT/profile.json and OUT/trace.json."""
+    with Profile(_device(device)) as profile:
+        scores = influence_run(run, out, device=device, **options)
+    profile.dtype = getattr(torch, scores.info["dtype"])
+    write_json(out / PROFILE, profile.describe())
+    profile.write_trace(out / TRACE)
+    return scores, profile
 
 
 def report_run(run: Path, path: Path, command: str = "") -> None:

@@ -1,5 +1,6 @@
 // Normalisation, activation and max pool of a layer's output x [T, N, H, W, C] in one sweep, with the JVP, the VJP and
-// the JVP of the VJP for K tangents. Per task and channel, at the winner of every pool window,
+// the JVP of the VJP for K tangents. What runs over all positions is apart from what sums need: a caller may make x's
+// tangents, and use its cotangents, a few images at a time, and never hold all of them. Per task and channel, at the winner of every pool window,
 //
 //     x_hat = (x - mean) rstd      z = gamma x_hat + beta      y = act(z)      slope = act'(z)      curve = act''(z)
 //
@@ -36,12 +37,12 @@ struct Shape {
 // What all kernels read of the primal, moved to a task.
 template <class Real>
 struct Primal {
-    const Real *x, *mean, *rstd, *gamma, *slope;
+    const Real *x, *mean, *rstd, *gamma, *x_hat, *slope;
     const int32_t* winner;
 
     TLX_INLINE Primal of(const Shape& s, int64_t t) const {
         const int64_t in = t * s.N * s.H * s.W * s.C, out = t * s.N * s.Ho * s.Wo * s.C;
-        return {x + in, mean + t * s.C, rstd + t * s.C, gamma + t * s.C, slope + out, winner + out};
+        return {x + in, mean + t * s.C, rstd + t * s.C, gamma + t * s.C, x_hat + out, slope + out, winner + out};
     }
 };
 
@@ -79,6 +80,15 @@ TLX_INLINE void normalise(const Real* x, const Real* __restrict__ mean, const Re
 #pragma omp simd
     for (int64_t c = 0; c < C; ++c) x_hat[c] = (x[c] - mean[c]) * rstd[c];
 }
+
+// Partial sums of blocks, zero to begin with.
+class Sums {
+    const Buffer<double> memory;
+
+public:
+    explicit Sums(int64_t size) : memory(size) { std::fill_n(static_cast<double*>(memory), size, 0.0); }
+    operator double*() const { return memory; }
+};
 
 // Adds the sums that an image left in `part` to those of its block, in double, and clears it.
 template <class Real>
@@ -129,29 +139,30 @@ TLX_CLONES void sum_positions(const Real* x, const Real* mean, int64_t C, int64_
 
 template <class Real>
 TLX_CLONES void forward_images(const Shape& s, const Primal<Real>& p, const Real* beta, Real leak, int64_t begin,
-                               int64_t end, Real* y, Real* slope, int32_t* winner) {
-    const Buffer<Real> buffer(s.C);
-    Real* __restrict__ z = buffer;
+                               int64_t end, Real* y, Real* x_hat, Real* slope, int32_t* winner) {
+    const Buffer<Real> buffer(2 * s.C);
+    Real *__restrict__ h = buffer, *__restrict__ z = buffer + s.C;
     for (int64_t n = begin; n < end; ++n)
         for (int64_t i = 0; i < s.Ho; ++i)
             for (int64_t j = 0; j < s.Wo; ++j) {
                 const int64_t at = ((n * s.Ho + i) * s.Wo + j) * s.C;
                 Real* __restrict__ best = y + at;
-                Real* __restrict__ d = slope + at;
+                Real *__restrict__ d = slope + at, *__restrict__ hat = x_hat + at;
                 int32_t* __restrict__ w = winner + at;
                 bool first = true;
                 for_window(s, n, i, j, [&](int32_t tap, int64_t pixel) TLX_LAMBDA_INLINE {
-                    normalise(p.x + pixel * s.C, p.mean, p.rstd, s.C, z);
+                    normalise(p.x + pixel * s.C, p.mean, p.rstd, s.C, h);
                     for (int64_t c = 0; c < s.C; ++c) {
-                        const Real value = p.gamma[c] * z[c] + beta[c];
+                        const Real value = p.gamma[c] * h[c] + beta[c];
                         z[c] = value > 0 ? value : leak * value;
                     }
                     if (first)
-                        for (int64_t c = 0; c < s.C; ++c) best[c] = z[c], w[c] = tap;
+                        for (int64_t c = 0; c < s.C; ++c) best[c] = z[c], hat[c] = h[c], w[c] = tap;
                     else  // a NaN wins, as in torch
                         for (int64_t c = 0; c < s.C; ++c) {
                             const bool better = !(z[c] <= best[c]);
                             w[c] = better ? tap : w[c];
+                            hat[c] = better ? h[c] : hat[c];
                             best[c] = better ? z[c] : best[c];
                         }
                     first = false;
@@ -162,24 +173,37 @@ TLX_CLONES void forward_images(const Shape& s, const Primal<Real>& p, const Real
 
 // ---- tangents and cotangents --------------------------------------------------------------------------------
 
+// The winners' tangents, and the sums of dx and of x_hat dx over all positions. Rows are summed just before the first
+// window that reaches them, while they are in the cache.
 template <class Real>
-TLX_CLONES void moments_of(const Shape& s, const Primal<Real>& p, const Real* dx, int64_t begin, int64_t end,
-                           double* out) {
+TLX_CLONES void gather_images(const Shape& s, const Primal<Real>& p, const Real* dx, bool sums_too, int64_t begin,
+                              int64_t end, Real* chosen, double* out) {
     const int64_t KC = s.KC();
-    const Buffer<Real> part(2 * KC), row(s.C);
-    Real* __restrict__ x_hat = row;
-    Real* sums = part;
+    const Buffer<Real> part(2 * KC + s.C);
+    Real *sums = part, *__restrict__ x_hat = sums + 2 * KC;
     std::fill_n(sums, 2 * KC, Real(0));
     for (int64_t n = begin; n < end; ++n) {
-        for (int64_t pixel = n * s.H * s.W; pixel < (n + 1) * s.H * s.W; ++pixel) {
-            normalise(p.x + pixel * s.C, p.mean, p.rstd, s.C, x_hat);
-            for (int64_t k = 0; k < s.K; ++k) {
-                const Real* __restrict__ d = dx + pixel * KC + k * s.C;
-                Real *__restrict__ first = sums + k * s.C, *__restrict__ second = sums + KC + k * s.C;
-                for (int64_t c = 0; c < s.C; ++c) first[c] += d[c], second[c] += x_hat[c] * d[c];
+        int64_t summed = sums_too ? 0 : s.H;
+        const auto sum_to = [&](int64_t row) TLX_LAMBDA_INLINE {
+            for (; summed < std::min(row, s.H); ++summed)
+                for (int64_t pixel = (n * s.H + summed) * s.W; pixel < (n * s.H + summed + 1) * s.W; ++pixel) {
+                    normalise(p.x + pixel * s.C, p.mean, p.rstd, s.C, x_hat);
+                    for (int64_t k = 0; k < s.K; ++k) {
+                        const Real* __restrict__ d = dx + pixel * KC + k * s.C;
+                        Real *__restrict__ first = sums + k * s.C, *__restrict__ second = sums + KC + k * s.C;
+                        for (int64_t c = 0; c < s.C; ++c) first[c] += d[c], second[c] += x_hat[c] * d[c];
+                    }
+                }
+        };
+        for (int64_t i = 0; i < s.Ho; ++i) {
+            sum_to(i * s.stride - s.padding + s.kernel);
+            for (int64_t j = 0; j < s.Wo; ++j) {
+                const int64_t at = (n * s.Ho + i) * s.Wo + j;
+                at_winners(s, n, i, j, p.winner + at * s.C, dx, s.K, chosen + at * KC);
             }
         }
-        flush(sums, 2 * KC, out);
+        sum_to(s.H);
+        if (sums_too) flush(sums, 2 * KC, out);
     }
 }
 
@@ -195,55 +219,44 @@ TLX_INLINE void tangent_of_x_hat(const Shape& s, const Primal<Real>& p, const Re
 }
 
 template <class Real>
-TLX_CLONES void jvp_images(const Shape& s, const Primal<Real>& p, const Real* dx, const Real* dgamma, const Real* dbeta,
-                           const Real* moments, int64_t begin, int64_t end, Real* dy) {
+TLX_CLONES void jvp_images(const Shape& s, const Primal<Real>& p, const Real* chosen, const Real* dgamma,
+                           const Real* dbeta, const Real* moments, int64_t begin, int64_t end, Real* dy) {
     const int64_t KC = s.KC();
-    const Buffer<Real> buffer(3 * KC + s.C);
-    Real *one = buffer, *hat = one + KC, *chosen = hat + KC, *x_hat = chosen + KC;
+    const Buffer<Real> buffer(2 * KC);
+    Real *one = buffer, *hat = one + KC;
     tangent_of_x_hat(s, p, moments, one, hat);
     for (int64_t i = 0; i < KC; ++i) {  // dz = gamma rstd dx + one + hat x_hat
         one[i] = p.gamma[i % s.C] * one[i] + (dbeta ? dbeta[i] : Real(0));
         hat[i] = p.gamma[i % s.C] * hat[i] + (dgamma ? dgamma[i] : Real(0));
     }
-    for (int64_t n = begin; n < end; ++n)
-        for (int64_t i = 0; i < s.Ho; ++i)
-            for (int64_t j = 0; j < s.Wo; ++j) {
-                const int64_t at = (n * s.Ho + i) * s.Wo + j;
-                const int32_t* winner = p.winner + at * s.C;
-                at_winners(s, n, i, j, winner, p.x, 1, x_hat);
-                normalise<Real>(x_hat, p.mean, p.rstd, s.C, x_hat);
-                at_winners(s, n, i, j, winner, dx, s.K, chosen);
-                for (int64_t k = 0; k < s.K; ++k) {
-                    const Real* __restrict__ slope = p.slope + at * s.C;
-                    const Real *__restrict__ d = chosen + k * s.C, *__restrict__ h = hat + k * s.C;
-                    const Real* __restrict__ o = one + k * s.C;
-                    Real* __restrict__ out = dy + at * KC + k * s.C;
-                    for (int64_t c = 0; c < s.C; ++c)
-                        out[c] = slope[c] * (p.gamma[c] * p.rstd[c] * d[c] + o[c] + h[c] * x_hat[c]);
-                }
-            }
+    for (int64_t at = begin * s.Ho * s.Wo; at < end * s.Ho * s.Wo; ++at)
+        for (int64_t k = 0; k < s.K; ++k) {
+            const Real *__restrict__ slope = p.slope + at * s.C, *__restrict__ x_hat = p.x_hat + at * s.C;
+            const Real *d = chosen + at * KC + k * s.C, *__restrict__ h = hat + k * s.C;
+            const Real* __restrict__ o = one + k * s.C;
+            Real* out = dy + at * KC + k * s.C;
+#pragma omp simd  // out may be d
+            for (int64_t c = 0; c < s.C; ++c)
+                out[c] = slope[c] * (p.gamma[c] * p.rstd[c] * d[c] + o[c] + h[c] * x_hat[c]);
+        }
 }
 
 template <class Real>
 TLX_CLONES void affine_cotangents(const Shape& s, const Primal<Real>& p, const Real* gy, int64_t begin, int64_t end,
                                   double* out) {
     const int64_t KC = s.KC();
-    const Buffer<Real> buffer(2 * KC + s.C);
-    Real *sums = buffer, *x_hat = sums + 2 * KC;
+    const Buffer<Real> buffer(2 * KC);
+    Real* sums = buffer;
     std::fill_n(sums, 2 * KC, Real(0));
     for (int64_t n = begin; n < end; ++n) {
-        for (int64_t i = 0; i < s.Ho; ++i)
-            for (int64_t j = 0; j < s.Wo; ++j) {
-                const int64_t at = (n * s.Ho + i) * s.Wo + j;
-                at_winners(s, n, i, j, p.winner + at * s.C, p.x, 1, x_hat);
-                normalise<Real>(x_hat, p.mean, p.rstd, s.C, x_hat);
-                for (int64_t k = 0; k < s.K; ++k) {
-                    const Real *__restrict__ g = gy + at * KC + k * s.C, *__restrict__ slope = p.slope + at * s.C;
-                    Real *__restrict__ first = sums + k * s.C, *__restrict__ second = sums + KC + k * s.C;
-                    for (int64_t c = 0; c < s.C; ++c) {
-                        const Real value = slope[c] * g[c];
-                        first[c] += value, second[c] += x_hat[c] * value;
-                    }
+        for (int64_t at = n * s.Ho * s.Wo; at < (n + 1) * s.Ho * s.Wo; ++at)
+            for (int64_t k = 0; k < s.K; ++k) {
+                const Real *__restrict__ g = gy + at * KC + k * s.C, *__restrict__ slope = p.slope + at * s.C;
+                const Real* __restrict__ x_hat = p.x_hat + at * s.C;
+                Real *__restrict__ first = sums + k * s.C, *__restrict__ second = sums + KC + k * s.C;
+                for (int64_t c = 0; c < s.C; ++c) {
+                    const Real value = slope[c] * g[c];
+                    first[c] += value, second[c] += x_hat[c] * value;
                 }
             }
         flush(sums, 2 * KC, out);
@@ -321,7 +334,7 @@ TLX_CLONES void vjp_images(const Shape& s, const Primal<Real>& p, const Real* gy
 
 template <class Real>
 struct Second {  // what only the JVP of the VJP reads, moved to a task
-    const Real *gy, *gx, *gaffine, *dgy, *dx, *dgamma, *dbeta, *moments, *curve;
+    const Real *gy, *gx, *gaffine, *dgy, *dx, *chosen, *dgamma, *dbeta, *moments, *curve;
 
     TLX_INLINE Second of(const Shape& s, int64_t t) const {
         const int64_t in = t * s.N * s.H * s.W * s.C, out = t * s.N * s.Ho * s.Wo * s.C, affine = t * s.KC();
@@ -330,6 +343,7 @@ struct Second {  // what only the JVP of the VJP reads, moved to a task
                 gaffine + 2 * t * s.C,
                 dgy + out * s.K,
                 dx + in * s.K,
+                chosen + out * s.K,
                 dgamma ? dgamma + affine : nullptr,
                 dbeta ? dbeta + affine : nullptr,
                 moments + 2 * affine,
@@ -339,13 +353,13 @@ struct Second {  // what only the JVP of the VJP reads, moved to a task
 
 // ds and s dx_hat at one output: what the sums and the scattered values are made of. `one` and `hat` give dx_hat.
 template <class Real, class Use>
-TLX_INLINE void second_order_at(const Shape& s, const Primal<Real>& p, const Second<Real>& q, int64_t at, const Real* one,
-                                const Real* hat, const Real* chosen, const Real* x_hat, const Use& use) {
+TLX_INLINE void second_order_at(const Shape& s, const Primal<Real>& p, const Second<Real>& q, int64_t at,
+                                const Real* one, const Real* hat, const Use& use) {
     for (int64_t k = 0; k < s.K; ++k) {
         const int64_t row = k * s.C;
         for (int64_t c = 0; c < s.C; ++c) {
-            const Real xh = x_hat[c], slope = p.slope[at * s.C + c], gy = q.gy[at * s.C + c];
-            const Real dx_hat = p.rstd[c] * chosen[row + c] + one[row + c] + hat[row + c] * xh;
+            const Real xh = p.x_hat[at * s.C + c], slope = p.slope[at * s.C + c], gy = q.gy[at * s.C + c];
+            const Real dx_hat = p.rstd[c] * q.chosen[at * s.KC() + row + c] + one[row + c] + hat[row + c] * xh;
             Real ds = slope * q.dgy[at * s.KC() + row + c];
             if (q.curve) {
                 const Real dz = p.gamma[c] * dx_hat + (q.dgamma ? q.dgamma[row + c] * xh : Real(0)) +
@@ -361,22 +375,16 @@ template <class Real>
 TLX_CLONES void affine_second(const Shape& s, const Primal<Real>& p, const Second<Real>& q, int64_t begin, int64_t end,
                               double* out) {
     const int64_t KC = s.KC();
-    const Buffer<Real> buffer(5 * KC + s.C);
-    Real *sums = buffer, *one = sums + 2 * KC, *hat = one + KC, *chosen = hat + KC, *x_hat = chosen + KC;
+    const Buffer<Real> buffer(4 * KC);
+    Real *sums = buffer, *one = sums + 2 * KC, *hat = one + KC;
     std::fill_n(sums, 2 * KC, Real(0));
     tangent_of_x_hat(s, p, q.moments, one, hat);
     for (int64_t n = begin; n < end; ++n) {
-        for (int64_t i = 0; i < s.Ho; ++i)
-            for (int64_t j = 0; j < s.Wo; ++j) {
-                const int64_t at = (n * s.Ho + i) * s.Wo + j;
-                at_winners(s, n, i, j, p.winner + at * s.C, p.x, 1, x_hat);
-                normalise<Real>(x_hat, p.mean, p.rstd, s.C, x_hat);
-                at_winners(s, n, i, j, p.winner + at * s.C, q.dx, s.K, chosen);
-                second_order_at(s, p, q, at, one, hat, chosen, x_hat,
-                                [&](int64_t kc, int64_t, Real ds, Real sv, Real dx_hat, Real xh) TLX_LAMBDA_INLINE {
-                                    sums[kc] += ds, sums[KC + kc] += ds * xh + sv * dx_hat;
-                                });
-            }
+        for (int64_t at = n * s.Ho * s.Wo; at < (n + 1) * s.Ho * s.Wo; ++at)
+            second_order_at(s, p, q, at, one, hat,
+                            [&](int64_t kc, int64_t, Real ds, Real sv, Real dx_hat, Real xh) TLX_LAMBDA_INLINE {
+                                sums[kc] += ds, sums[KC + kc] += ds * xh + sv * dx_hat;
+                            });
         flush(sums, 2 * KC, out);
     }
 }
@@ -385,9 +393,9 @@ template <class Real>
 TLX_CLONES void second_images(const Shape& s, const Primal<Real>& p, const Second<Real>& q, const Real* dgaffine,
                               Real inverse_count, int64_t begin, int64_t end, Real* dgx) {
     const int64_t KC = s.KC();
-    const Buffer<Real> buffer(7 * KC + 3 * s.C);
+    const Buffer<Real> buffer(6 * KC + 2 * s.C);
     Real *one = buffer, *hat = one + KC, *dense_one = hat + KC, *dense_hat = dense_one + KC, *kept = dense_hat + KC;
-    Real *value = kept + KC, *chosen = value + KC, *given = chosen + KC, *x_hat = given + s.C, *at_winner = x_hat + s.C;
+    Real *value = kept + KC, *given = value + KC, *x_hat = given + s.C;
     tangent_of_x_hat(s, p, q.moments, one, hat);
     for (int64_t i = 0; i < KC; ++i) {
         const int64_t c = i % s.C;
@@ -401,13 +409,7 @@ TLX_CLONES void second_images(const Shape& s, const Primal<Real>& p, const Secon
     scatter_images<Real>(
         s, p, dense_one, dense_hat, given, q.dx, kept, q.gx, begin, end, dgx, x_hat, value,
         [&](int64_t at, Real* __restrict__ out) TLX_LAMBDA_INLINE {
-            const int64_t j = at % s.Wo, i = at / s.Wo % s.Ho, n = at / (s.Wo * s.Ho);
-            if (q.curve) {  // else dx_hat is not used
-                at_winners(s, n, i, j, p.winner + at * s.C, p.x, 1, at_winner);
-                normalise<Real>(at_winner, p.mean, p.rstd, s.C, at_winner);
-                at_winners(s, n, i, j, p.winner + at * s.C, q.dx, s.K, chosen);
-            }
-            second_order_at(s, p, q, at, one, hat, chosen, at_winner,
+            second_order_at(s, p, q, at, one, hat,
                             [&](int64_t kc, int64_t c, Real ds, Real sv, Real, Real) TLX_LAMBDA_INLINE {
                                 const Real dgamma = q.dgamma ? q.dgamma[kc] : Real(0);
                                 out[kc] = p.rstd[c] * (p.gamma[c] * ds + dgamma * sv);
@@ -422,9 +424,7 @@ void channel_moments(const Real* x, Real* mean, Real* var, int64_t T, int64_t P,
     constexpr int64_t step = 2048;
     const int64_t blocks = (P + step - 1) / step;
     const auto sweep = [&](const Real* centre, Real* out) {
-        const Buffer<double> partial(T * blocks * C);
-        double* sums = partial;
-        std::fill_n(sums, T * blocks * C, 0.0);
+        const Sums sums(T * blocks * C);
         parallel_for(T * blocks, grain_for(2 * step * C), [&](int64_t begin, int64_t end) {
             for (int64_t item = begin; item < end; ++item) {
                 const int64_t t = item / blocks, first = item % blocks * step;
@@ -432,7 +432,7 @@ void channel_moments(const Real* x, Real* mean, Real* var, int64_t T, int64_t P,
                               sums + item * C);
             }
         });
-        combine(sums, T, blocks, C, 1.0 / double(P), out);
+        combine<Real>(sums, T, blocks, C, 1.0 / double(P), out);
     };
     sweep(nullptr, mean);
     sweep(mean, var);
@@ -440,77 +440,86 @@ void channel_moments(const Real* x, Real* mean, Real* var, int64_t T, int64_t P,
 
 template <class Real>
 void norm_act_pool(const Real* x, const Real* mean, const Real* rstd, const Real* gamma, const Real* beta, Real* y,
-                   Real* slope, int32_t* winner, int64_t T, int64_t N, int64_t H, int64_t W, int64_t C, int64_t Ho,
-                   int64_t Wo, int64_t kernel, int64_t stride, int64_t padding, double leak) {
+                   Real* x_hat, Real* slope, int32_t* winner, int64_t T, int64_t N, int64_t H, int64_t W, int64_t C,
+                   int64_t Ho, int64_t Wo, int64_t kernel, int64_t stride, int64_t padding, double leak) {
     const Shape s{T, N, H, W, 1, C, Ho, Wo, kernel, stride, padding};
-    const Primal<Real> p{x, mean, rstd, gamma, slope, winner};
+    const Primal<Real> p{x, mean, rstd, gamma, x_hat, slope, winner};
     over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t) {
         const int64_t out = t * N * Ho * Wo * C;
-        forward_images(s, p.of(s, t), beta + t * C, Real(leak), begin, end, y + out, slope + out, winner + out);
+        forward_images(s, p.of(s, t), beta + t * C, Real(leak), begin, end, y + out, x_hat + out, slope + out,
+                       winner + out);
     });
 }
 
 template <class Real>
-void norm_act_pool_jvp(const Real* dx, const Real* dgamma, const Real* dbeta, const Real* x, const Real* mean,
-                       const Real* rstd, const Real* gamma, const Real* slope, const int32_t* winner, Real* dy,
-                       Real* moments, int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho,
-                       int64_t Wo, int64_t kernel, int64_t stride, int64_t padding, double inverse_count) {
+void norm_act_pool_gather(const Real* dx, const Real* x, const Real* mean, const Real* rstd, const int32_t* winner,
+                          Real* chosen, Real* sums, int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C,
+                          int64_t Ho, int64_t Wo, int64_t kernel, int64_t stride, int64_t padding) {
     const Shape s{T, N, H, W, K, C, Ho, Wo, kernel, stride, padding};
-    const Primal<Real> p{x, mean, rstd, gamma, slope, winner};
-    const int64_t KC = s.KC(), in = N * H * W * KC, out = N * Ho * Wo * KC;
-    std::fill_n(moments, T * 2 * KC, Real(0));
-    if (inverse_count != 0) {
-        const Buffer<double> partial(T * s.blocks() * 2 * KC);
-        double* sums = partial;
-        std::fill_n(sums, T * s.blocks() * 2 * KC, 0.0);
-        over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t block) {
-            moments_of(s, p.of(s, t), dx + t * in, begin, end, sums + block * 2 * KC);
-        });
-        combine(sums, T, s.blocks(), 2 * KC, inverse_count, moments);
-    }
+    const Primal<Real> p{x, mean, rstd, nullptr, nullptr, nullptr, winner};
+    const Sums partial(sums ? T * s.blocks() * 2 * s.KC() : 0);
+    over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t block) {
+        gather_images(s, p.of(s, t), dx + t * N * H * W * s.KC(), sums != nullptr, begin, end,
+                      chosen + t * N * Ho * Wo * s.KC(), partial + block * 2 * s.KC());
+    });
+    if (sums) combine<Real>(partial, T, s.blocks(), 2 * s.KC(), 1.0, sums);
+}
+
+template <class Real>
+void norm_act_pool_jvp(const Real* chosen, const Real* moments, const Real* dgamma, const Real* dbeta, const Real* rstd,
+                       const Real* gamma, const Real* x_hat, const Real* slope, Real* dy, int64_t T, int64_t N,
+                       int64_t K, int64_t C, int64_t Ho, int64_t Wo) {
+    const Shape s{T, N, 0, 0, K, C, Ho, Wo, 1, 1, 0};
+    const Primal<Real> p{nullptr, nullptr, rstd, gamma, x_hat, slope, nullptr};
+    const int64_t KC = s.KC(), out = N * Ho * Wo * KC;
     over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t) {
-        jvp_images(s, p.of(s, t), dx + t * in, dgamma ? dgamma + t * KC : nullptr, dbeta ? dbeta + t * KC : nullptr,
-                   moments + t * 2 * KC, begin, end, dy + t * out);
+        jvp_images(s, p.of(s, t), chosen + t * out, dgamma ? dgamma + t * KC : nullptr,
+                   dbeta ? dbeta + t * KC : nullptr, moments + t * 2 * KC, begin, end, dy + t * out);
     });
 }
 
 template <class Real>
-void norm_act_pool_vjp(const Real* gy, const Real* x, const Real* mean, const Real* rstd, const Real* gamma,
-                       const Real* slope, const int32_t* winner, Real* gx, Real* gaffine, int64_t T, int64_t N,
+void norm_act_pool_affine(const Real* gy, const Real* x_hat, const Real* slope, Real* gaffine, int64_t T, int64_t N,
+                          int64_t K, int64_t C, int64_t Ho, int64_t Wo) {
+    const Shape s{T, N, 0, 0, K, C, Ho, Wo, 1, 1, 0};
+    const Primal<Real> p{nullptr, nullptr, nullptr, nullptr, x_hat, slope, nullptr};
+    const Sums partial(T * s.blocks() * 2 * s.KC());
+    over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t block) {
+        affine_cotangents(s, p.of(s, t), gy + t * N * Ho * Wo * s.KC(), begin, end, partial + block * 2 * s.KC());
+    });
+    combine<Real>(partial, T, s.blocks(), 2 * s.KC(), 1.0, gaffine);
+}
+
+template <class Real>
+void norm_act_pool_vjp(const Real* gy, const Real* gaffine, const Real* x, const Real* mean, const Real* rstd,
+                       const Real* gamma, const Real* slope, const int32_t* winner, Real* gx, int64_t T, int64_t N,
                        int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo, int64_t kernel,
                        int64_t stride, int64_t padding, double inverse_count) {
     const Shape s{T, N, H, W, K, C, Ho, Wo, kernel, stride, padding};
-    const Primal<Real> p{x, mean, rstd, gamma, slope, winner};
-    const int64_t KC = s.KC(), in = N * H * W * KC, out = N * Ho * Wo * KC;
-    const Buffer<double> partial(T * s.blocks() * 2 * KC);
-    double* sums = partial;
-    std::fill_n(sums, T * s.blocks() * 2 * KC, 0.0);
-    over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t block) {
-        affine_cotangents(s, p.of(s, t), gy + t * out, begin, end, sums + block * 2 * KC);
-    });
-    combine(sums, T, s.blocks(), 2 * KC, 1.0, gaffine);
+    const Primal<Real> p{x, mean, rstd, gamma, nullptr, slope, winner};
+    const int64_t KC = s.KC();
     over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t) {
-        vjp_images(s, p.of(s, t), gy + t * out, gaffine + t * 2 * KC, Real(inverse_count), begin, end, gx + t * in);
+        vjp_images(s, p.of(s, t), gy + t * N * Ho * Wo * KC, gaffine + t * 2 * KC, Real(inverse_count), begin, end,
+                   gx + t * N * H * W * KC);
     });
 }
 
 template <class Real>
 void norm_act_pool_hvp(const Real* gy, const Real* gx, const Real* gaffine, const Real* dgy, const Real* dx,
-                       const Real* dgamma, const Real* dbeta, const Real* moments, const Real* x, const Real* mean,
-                       const Real* rstd, const Real* gamma, const Real* slope, const Real* curve, const int32_t* winner,
-                       Real* dgx, Real* dgaffine, int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C,
-                       int64_t Ho, int64_t Wo, int64_t kernel, int64_t stride, int64_t padding, double inverse_count) {
+                       const Real* chosen, const Real* dgamma, const Real* dbeta, const Real* moments, const Real* x,
+                       const Real* mean, const Real* rstd, const Real* gamma, const Real* x_hat, const Real* slope,
+                       const Real* curve, const int32_t* winner, Real* dgx, Real* dgaffine, int64_t T, int64_t N,
+                       int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo, int64_t kernel,
+                       int64_t stride, int64_t padding, double inverse_count) {
     const Shape s{T, N, H, W, K, C, Ho, Wo, kernel, stride, padding};
-    const Primal<Real> p{x, mean, rstd, gamma, slope, winner};
-    const Second<Real> q{gy, gx, gaffine, dgy, dx, dgamma, dbeta, moments, curve};
+    const Primal<Real> p{x, mean, rstd, gamma, x_hat, slope, winner};
+    const Second<Real> q{gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments, curve};
     const int64_t KC = s.KC();
-    const Buffer<double> partial(T * s.blocks() * 2 * KC);
-    double* sums = partial;
-    std::fill_n(sums, T * s.blocks() * 2 * KC, 0.0);
+    const Sums partial(T * s.blocks() * 2 * KC);
     over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t block) {
-        affine_second(s, p.of(s, t), q.of(s, t), begin, end, sums + block * 2 * KC);
+        affine_second(s, p.of(s, t), q.of(s, t), begin, end, partial + block * 2 * KC);
     });
-    combine(sums, T, s.blocks(), 2 * KC, 1.0, dgaffine);
+    combine<Real>(partial, T, s.blocks(), 2 * KC, 1.0, dgaffine);
     over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t) {
         second_images(s, p.of(s, t), q.of(s, t), dgaffine + t * 2 * KC, Real(inverse_count), begin, end,
                       dgx + t * N * H * W * KC);
@@ -519,19 +528,25 @@ void norm_act_pool_hvp(const Real* gy, const Real* gx, const Real* gaffine, cons
 
 #define TLX_INSTANTIATE(Real)                                                                                          \
     template void channel_moments(const Real*, Real*, Real*, int64_t, int64_t, int64_t);                               \
-    template void norm_act_pool(const Real*, const Real*, const Real*, const Real*, const Real*, Real*, Real*,         \
+    template void norm_act_pool(const Real*, const Real*, const Real*, const Real*, const Real*, Real*, Real*, Real*,  \
                                 int32_t*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,      \
                                 int64_t, int64_t, double);                                                             \
+    template void norm_act_pool_gather(const Real*, const Real*, const Real*, const Real*, const int32_t*, Real*,      \
+                                       Real*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,  \
+                                       int64_t, int64_t, int64_t);                                                     \
     template void norm_act_pool_jvp(const Real*, const Real*, const Real*, const Real*, const Real*, const Real*,      \
-                                    const Real*, const Real*, const int32_t*, Real*, Real*, int64_t, int64_t, int64_t, \
-                                    int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, double);   \
+                                    const Real*, const Real*, Real*, int64_t, int64_t, int64_t, int64_t, int64_t,      \
+                                    int64_t);                                                                          \
+    template void norm_act_pool_affine(const Real*, const Real*, const Real*, Real*, int64_t, int64_t, int64_t,        \
+                                       int64_t, int64_t, int64_t);                                                     \
     template void norm_act_pool_vjp(const Real*, const Real*, const Real*, const Real*, const Real*, const Real*,      \
-                                    const int32_t*, Real*, Real*, int64_t, int64_t, int64_t, int64_t, int64_t,         \
+                                    const Real*, const int32_t*, Real*, int64_t, int64_t, int64_t, int64_t, int64_t,   \
                                     int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, double);                     \
     template void norm_act_pool_hvp(const Real*, const Real*, const Real*, const Real*, const Real*, const Real*,      \
                                     const Real*, const Real*, const Real*, const Real*, const Real*, const Real*,      \
-                                    const Real*, const Real*, const int32_t*, Real*, Real*, int64_t, int64_t, int64_t, \
-                                    int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, double);
+                                    const Real*, const Real*, const Real*, const Real*, const int32_t*, Real*, Real*,  \
+                                    int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,   \
+                                    int64_t, int64_t, double);
 TLX_INSTANTIATE(float)
 TLX_INSTANTIATE(double)
 

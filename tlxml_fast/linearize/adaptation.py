@@ -191,5 +191,3 @@ def _stack(episodes: Sequence[Episode]) -> tuple[Tensor, Tensor, Tensor]:
         torch.stack([e.support_y for e in episodes]),
         channels_last(torch.stack([e.query_x for e in episodes])),
     )
-
-

@@ -160,9 +160,11 @@ class Linearization(ABC):
 
     def losses(self) -> Tensor:
         """L_t of every task, the mean over queries: [T]."""
-        return self.learner.loss.per_query(
-            self.logits.flatten(0, 1), self.targets.flatten(0, 1)
-        ).view(self.T, self.n).mean(1)
+        return (
+            self.learner.loss.per_query(self.logits.flatten(0, 1), self.targets.flatten(0, 1))
+            .view(self.T, self.n)
+            .mean(1)
+        )
 
     def gradients(self) -> Tensor:
         """∇_ω L_t of every task, [T, q]."""

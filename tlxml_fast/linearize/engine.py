@@ -79,7 +79,7 @@ class Engine:
             if step.layer is None:
                 dy, k = _sum(*given), None
             else:
-                dy, k = step.layer.jvp(saved, given[0], dw)
+                dy, k = step.layer.jvp(saved, given[0], dw, keep)
             tangents.append(dy)
             kept.append(k if keep else None)
             for j in step.inputs:
@@ -104,7 +104,7 @@ class Engine:
                 continue
             source = step.inputs[0]
             need_x = source > 0 and bool(self.uses[source - 1] & wanted)
-            back = step.layer.vjp(tape.saved[i], g, wanted, need_x, total)
+            back = step.layer.vjp(tape.saved[i], g, wanted, need_x, total, keep)
             _accumulate(result.parameters, back.parameters)
             if need_x:
                 cotangents[source] = _sum(cotangents[source], back.x)

@@ -21,8 +21,6 @@ BLOCK_BYTES = 64 << 20
 VECTOR_BYTES = 512 << 20
 
 
-
-
 def native_plan(learner: Learner) -> Plan:
     """The plan of a learner's module; raises Unsupported, with the reason, where there is none."""
     if type(learner) not in (MAML, ProtoNet):
@@ -88,5 +86,3 @@ class NativeLinearization(Linearization):
     @cached_property
     def _reference(self) -> ReferenceLinearization:
         return ReferenceLinearization(self.learner, self.tasks, self.dtype, self.report)
-
-

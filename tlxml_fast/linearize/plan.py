@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,18 @@ from torch import fx, nn
 
 from ..ops.im2col import Window
 from ..ops.norm_act_pool import Pool
-from .layers import Averages, Flatten, GroupNorm, Layer, Linear, Norm, NormActPool, convolution
+from .layers import (
+    Averages,
+    ConvBlock,
+    Convolution,
+    Flatten,
+    GroupNorm,
+    Layer,
+    Linear,
+    Norm,
+    NormActPool,
+    convolution,
+)
 
 
 class Unsupported(Exception):
@@ -138,7 +149,11 @@ class _Builder:
     def _call(self, node: fx.Node, values: dict[fx.Node, int]) -> Any:
         if node.op == "call_module":
             return self._module(str(node.target), self.modules[str(node.target)])
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        name = (
+            node.target
+            if isinstance(node.target, str)
+            else getattr(node.target, "__name__", str(node.target))
+        )
         reader = FUNCTIONS.get(name)
         if reader is None or (node.op == "call_function" and not _known(node.target)):
             raise Unsupported(f"{name} is not a layer of a plan")
@@ -198,7 +213,12 @@ def _bias(name: str, m: nn.Module) -> str | None:
 
 
 def _pool_of(
-    kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, indices: bool = False
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    indices: bool = False,
 ) -> _Pool:
     square = []
     for value in (kernel, kernel if stride is None else stride, padding, dilation):
@@ -286,7 +306,9 @@ def _mean(node: fx.Node, values: dict[fx.Node, int]) -> Any:
     if dims is None or sorted(d % 4 for d in dims if isinstance(d, int)) != [2, 3]:
         raise Unsupported("a mean that is not over rows and columns")
     layer = Averages(partial(F.adaptive_avg_pool2d, output_size=1))
-    return _Done(layer, "global mean") if given.get("keepdim") else _Done(_Both(layer, Flatten()), "global mean")
+    return (
+        _Done(layer, "global mean") if given.get("keepdim") else _Done(_Both(layer, Flatten()), "global mean")
+    )
 
 
 def _dropout(node: fx.Node, values: dict[fx.Node, int]) -> Any:
@@ -312,7 +334,9 @@ def _average_function(function: Callable[..., torch.Tensor], *names: str) -> Cal
 
 
 def _leaky(node: fx.Node, values: dict[fx.Node, int]) -> _Act:
-    return _Act(("leak", _arguments(node, "negative_slope", "inplace").get("negative_slope", 0.01)), "leaky relu")
+    return _Act(
+        ("leak", _arguments(node, "negative_slope", "inplace").get("negative_slope", 0.01)), "leaky relu"
+    )
 
 
 FUNCTIONS: dict[str, Callable[[fx.Node, dict[fx.Node, int]], Any]] = {
@@ -380,11 +404,31 @@ def _join(calls: list[tuple[Any, tuple[int, ...]]], output: int) -> Plan:
     last = _Last(readers)
     for i, (call, sources) in enumerate(calls, start=1):
         last.add(i, call, sources)
-    return Plan(tuple(last.steps)) if last.number[output] == len(last.steps) else _refuse()
+    if last.number[output] != len(last.steps):
+        raise Unsupported("its output is not the last value that it computes")
+    return Plan(tuple(_blocks(last.steps)))
 
 
-def _refuse() -> Plan:
-    raise Unsupported("its output is not the last value that it computes")
+def _blocks(steps: list[Step]) -> Iterator[Step]:
+    """A convolution that only a NormActPool reads becomes one layer with it; values are numbered anew."""
+    readers = [0] * (len(steps) + 1)
+    for step in steps:
+        for i in step.inputs:
+            readers[i] += 1
+    number, made, waiting = {0: 0}, 0, None
+    for i, step in enumerate(steps, start=1):
+        inputs = tuple(number.get(j, -1) for j in step.inputs)
+        if waiting is not None:
+            joined = ConvBlock(waiting.layer, step.layer)
+            step, inputs, waiting = Step(joined, (), f"{waiting.label}+{step.label}"), waiting.inputs, None
+        elif isinstance(step.layer, Convolution) and readers[i] == 1 and i < len(steps):
+            follower = steps[i]
+            if isinstance(follower.layer, NormActPool) and follower.inputs == (i,):
+                waiting = Step(step.layer, inputs, step.label)
+                continue
+        made += 1
+        number[i] = made
+        yield Step(step.layer, inputs, step.label)
 
 
 class _Last:
@@ -394,7 +438,9 @@ class _Last:
         self.readers = readers
         self.steps: list[Step] = []
         self.number = {0: 0}  # of a call's value among those of the plan
-        self.open: dict[int, tuple[Norm | None, Any, int]] = {}  # value → what its NormActPool has, and its input
+        self.open: dict[
+            int, tuple[Norm | None, Any, int]
+        ] = {}  # value → what its NormActPool has, and its input
         self.convolutions: dict[int, tuple[_Conv, int]] = {}  # value → a convolution that a norm may absorb
 
     def add(self, i: int, call: Any, sources: tuple[int, ...]) -> None:

@@ -112,7 +112,9 @@ class ReferenceLinearization(Linearization):
 
     def _curve(self, t: int, tangents: Tensor) -> Tensor:
         """Λ_t u_k: [K, n, C] → [K, n, C]."""
-        return self.learner.loss.output_hessian(self.logits[t : t + 1], tangents[None], backend="reference")[0]
+        return self.learner.loss.output_hessian(self.logits[t : t + 1], tangents[None], backend="reference")[
+            0
+        ]
 
     # ---- one vector at a time, or many in one vmap --------------------------------------------------
 

@@ -16,7 +16,7 @@ cotangents are [T, N, H, W, K, C]: K of them beside each other at every position
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,21 +49,35 @@ class Primal:
     mean: Tensor
     rstd: Tensor
     gamma: Tensor
+    x_hat: Tensor
+    """x̂ at the winners, [T, N, Ho, Wo, C]."""
     slope: Tensor
-    """act′(z) at the winners, [T, N, Ho, Wo, C]."""
+    """act′(z) at the winners."""
     winner: Tensor
-    """The place within the window, row·kernel + column, int32, [T, N, Ho, Wo, C]."""
+    """The place within the window, row·kernel + column, int32."""
     pool: Pool
     inverse_count: float
     """1/(N·H·W) where mean and rstd are those of the batch, 0 where they are constants."""
     curve: Tensor | None = None
-    """act″(z); None where it is zero."""
+    """act″(z) at the winners; None where it is zero."""
+
+    def images(self, part: slice) -> Primal:
+        """The same for some of the N images of one task."""
+        if part == slice(0, self.x.shape[1]):
+            return self
+        arrays = {name: getattr(self, name)[:, part] for name in ("x", "x_hat", "slope", "winner")}
+        return replace(self, **arrays)
 
     def sizes(self, K: int | None = None) -> tuple[int, ...]:
-        """The integers that kernels take after the arrays."""
+        """The integers that kernels over all positions take after the arrays."""
         T, N, H, W, C = self.x.shape
         own = (T, N, H, W, C) if K is None else (T, N, H, W, K, C)
         return (*own, *self.slope.shape[2:4], self.pool.kernel, self.pool.stride, self.pool.padding)
+
+    def pooled_sizes(self, K: int) -> tuple[int, ...]:
+        """Those of kernels over winners."""
+        T, N, Ho, Wo, C = self.slope.shape
+        return (T, N, K, C, Ho, Wo)
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,44 +106,74 @@ def norm_act_pool(
     T, N, H, W, C = x.shape
     shape = (T, N, pool.output(H), pool.output(W), C)
     if not on_native("norm_act_pool", x):
-        y, slope, winner = norm_act_pool_ref(x, mean, rstd, gamma, beta, leak, pool)
-        return y, Primal(x, mean, rstd, gamma, slope, winner, pool, inverse_count)
-    y, slope = x.new_empty(shape), x.new_empty(shape)
-    primal = Primal(
-        x, mean, rstd, gamma, slope, torch.empty(shape, dtype=torch.int32), pool, inverse_count
-    )
-    launch("norm_act_pool", x, mean, rstd, gamma, beta, y, slope, primal.winner, *primal.sizes(), leak)
+        return norm_act_pool_ref(x, mean, rstd, gamma, beta, leak, pool, inverse_count)
+    y, x_hat, slope = (x.new_empty(shape) for _ in range(3))
+    winner = torch.empty(shape, dtype=torch.int32)
+    primal = Primal(x, mean, rstd, gamma, x_hat, slope, winner, pool, inverse_count)
+    launch(
+        "norm_act_pool", x, mean, rstd, gamma, beta, y, x_hat, slope, winner, *primal.sizes(), leak
+    )  # fmt: skip
     return y, primal
 
 
+def norm_act_pool_gather(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
+    """ẋ at the winners [T, N, Ho, Wo, K, C]; Σ ẋ and Σ x̂ẋ as [T, 2, K, C], None where statistics are constants.
+
+    Sums of several sets of images add, so that ẋ can come a few images at a time.
+    """
+    T, N, _, _, K, C = dx.shape
+    if not on_native("norm_act_pool_gather", dx):
+        return norm_act_pool_gather_ref(p, dx)
+    chosen = dx.new_empty(T, N, *p.slope.shape[2:4], K, C)
+    sums = dx.new_empty(T, 2, K, C) if p.inverse_count else None
+    launch("norm_act_pool_gather", dx, p.x, p.mean, p.rstd, p.winner, chosen, sums, *p.sizes(K))
+    return chosen, sums
+
+
 def norm_act_pool_jvp(
-    p: Primal, dx: Tensor, dgamma: Tensor | None = None, dbeta: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """ẏ [T, N, Ho, Wo, K, C], and ⟨ẋ⟩ and ⟨x̂ẋ⟩ as [T, 2, K, C]; dgamma and dbeta are [T, K, C]."""
-    K = dx.shape[4]
-    if not on_native("norm_act_pool_jvp", dx):
-        return norm_act_pool_jvp_ref(p, dx, dgamma, dbeta)
-    T, N, Ho, Wo, C = p.slope.shape
-    dy, moments = dx.new_empty(T, N, Ho, Wo, K, C), dx.new_empty(T, 2, K, C)
+    p: Primal,
+    chosen: Tensor,
+    moments: Tensor,
+    dgamma: Tensor | None = None,
+    dbeta: Tensor | None = None,
+    in_place: bool = False,
+) -> Tensor:
+    """ẏ [T, N, Ho, Wo, K, C] of what `norm_act_pool_gather` found; moments are its sums over their count, or zero.
+
+    dgamma and dbeta are [T, K, C]. `in_place` writes ẏ over `chosen`.
+    """
+    if not on_native("norm_act_pool_jvp", chosen):
+        return norm_act_pool_jvp_ref(p, chosen, moments, dgamma, dbeta)
+    dy = chosen if in_place else torch.empty_like(chosen)
     launch(
-        "norm_act_pool_jvp", dx, dgamma, dbeta, p.x, p.mean, p.rstd, p.gamma, p.slope, p.winner,
-        dy, moments, *p.sizes(K), p.inverse_count,
+        "norm_act_pool_jvp", chosen, moments, dgamma, dbeta, p.rstd, p.gamma, p.x_hat, p.slope, dy,
+        *p.pooled_sizes(chosen.shape[4]),
     )  # fmt: skip
-    return dy, moments
+    return dy
 
 
-def norm_act_pool_vjp(p: Primal, gy: Tensor) -> tuple[Tensor, Tensor]:
-    """x̄ [T, N, H, W, K, C], and β̄ and γ̄ as [T, 2, K, C]."""
+def norm_act_pool_affine(p: Primal, gy: Tensor) -> Tensor:
+    """β̄ and γ̄ as [T, 2, K, C]."""
+    T, K, C = gy.shape[0], *gy.shape[4:]
+    if not on_native("norm_act_pool_affine", gy):
+        return norm_act_pool_affine_ref(p, gy)
+    gaffine = gy.new_empty(T, 2, K, C)
+    launch("norm_act_pool_affine", gy, p.x_hat, p.slope, gaffine, *p.pooled_sizes(K))
+    return gaffine
+
+
+def norm_act_pool_vjp(p: Primal, gy: Tensor, gaffine: Tensor) -> Tensor:
+    """x̄ [T, N, H, W, K, C]; gaffine is `norm_act_pool_affine` of all images, gy may be of some."""
+    T, N, H, W, C = p.x.shape
     K = gy.shape[4]
     if not on_native("norm_act_pool_vjp", gy):
-        return norm_act_pool_vjp_ref(p, gy)
-    T, N, H, W, C = p.x.shape
-    gx, gaffine = gy.new_empty(T, N, H, W, K, C), gy.new_empty(T, 2, K, C)
+        return norm_act_pool_vjp_ref(p, gy, gaffine)
+    gx = gy.new_empty(T, N, H, W, K, C)
     launch(
-        "norm_act_pool_vjp", gy, p.x, p.mean, p.rstd, p.gamma, p.slope, p.winner,
-        gx, gaffine, *p.sizes(K), p.inverse_count,
+        "norm_act_pool_vjp", gy, gaffine, p.x, p.mean, p.rstd, p.gamma, p.slope, p.winner, gx,
+        *p.sizes(K), p.inverse_count,
     )  # fmt: skip
-    return gx, gaffine
+    return gx
 
 
 def norm_act_pool_hvp(
@@ -139,22 +183,22 @@ def norm_act_pool_hvp(
     gaffine: Tensor,
     dgy: Tensor,
     dx: Tensor,
+    chosen: Tensor,
     moments: Tensor,
     dgamma: Tensor | None = None,
     dbeta: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The tangents of x̄, and of β̄ and γ̄, along ẋ, γ̇, β̇ and ȳ̇.
 
-    gy, gx, gaffine are one cotangent (K = 1) and what `norm_act_pool_vjp` made of it; `moments` is from
-    `norm_act_pool_jvp` at the same dx.
+    gy, gx, gaffine are one cotangent (K = 1) and what was made of it; `chosen` and `moments` are dx's.
     """
     K = dx.shape[4]
     if not on_native("norm_act_pool_hvp", dx):
-        return norm_act_pool_hvp_ref(p, gy, gx, gaffine, dgy, dx, moments, dgamma, dbeta)
+        return norm_act_pool_hvp_ref(p, gy, gx, gaffine, dgy, dx, chosen, moments, dgamma, dbeta)
     dgx, dgaffine = torch.empty_like(dx), torch.empty_like(moments)
     launch(
-        "norm_act_pool_hvp", gy, gx, gaffine, dgy, dx, dgamma, dbeta, moments,
-        p.x, p.mean, p.rstd, p.gamma, p.slope, p.curve, p.winner, dgx, dgaffine, *p.sizes(K), p.inverse_count,
+        "norm_act_pool_hvp", gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments,
+        p.x, p.mean, p.rstd, p.gamma, p.x_hat, p.slope, p.curve, p.winner, dgx, dgaffine, *p.sizes(K), p.inverse_count,
     )  # fmt: skip
     return dgx, dgaffine
 
@@ -163,10 +207,18 @@ def norm_act_pool_hvp(
 
 
 def norm_act_pool_ref(
-    x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, beta: Tensor, leak: float, pool: Pool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y, slope and winner of `norm_act_pool`."""
-    z = _on_channels(gamma) * _hat(x, mean, rstd) + _on_channels(beta)
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    leak: float,
+    pool: Pool,
+    inverse_count: float,
+) -> tuple[Tensor, Primal]:
+    """`norm_act_pool` by torch's own pool."""
+    x_hat = _hat(x, mean, rstd)
+    z = _on_channels(gamma) * x_hat + _on_channels(beta)
     z = torch.where(z > 0, z, leak * z)
     T, N, _, W, _ = x.shape
     y, place = F.max_pool2d(
@@ -182,31 +234,44 @@ def norm_act_pool_ref(
     row = place // W - (i * pool.stride - pool.padding)[:, None, None]
     column = place % W - (j * pool.stride - pool.padding)[:, None]
     slope = torch.where(y > 0, torch.ones_like(y), torch.full_like(y, leak))
-    return y, slope, (row * pool.kernel + column).int()
+    winner = (row * pool.kernel + column).int()
+    primal = Primal(x, mean, rstd, gamma, slope, slope, winner, pool, inverse_count)
+    return y, replace(primal, x_hat=_at_winners(primal, x_hat[..., None, :])[..., 0, :])
+
+
+def norm_act_pool_gather_ref(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
+    """`norm_act_pool_gather` by gather."""
+    x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
+    sums = torch.stack([dx.sum((1, 2, 3)), (x_hat * dx).sum((1, 2, 3))], 1)
+    return _at_winners(p, dx), sums if p.inverse_count else None
 
 
 def norm_act_pool_jvp_ref(
-    p: Primal, dx: Tensor, dgamma: Tensor | None, dbeta: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    p: Primal, chosen: Tensor, moments: Tensor, dgamma: Tensor | None, dbeta: Tensor | None
+) -> Tensor:
     """`norm_act_pool_jvp` by its formula."""
-    x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
-    moments = torch.stack([dx.sum((1, 2, 3)), (x_hat * dx).sum((1, 2, 3))], 1) * p.inverse_count
+    x_hat = p.x_hat[..., None, :]
     first, second = (_on_channels(m) for m in moments.unbind(1))
-    dz = _on_channels((p.gamma * p.rstd)[:, None]) * (dx - first - x_hat * second)
+    dz = _on_channels((p.gamma * p.rstd)[:, None]) * (chosen - first - x_hat * second)
     if dgamma is not None:
         dz = dz + _on_channels(dgamma) * x_hat
     if dbeta is not None:
         dz = dz + _on_channels(dbeta)
-    return p.slope[..., None, :] * _at_winners(p, dz), moments
+    return p.slope[..., None, :] * dz
 
 
-def norm_act_pool_vjp_ref(p: Primal, gy: Tensor) -> tuple[Tensor, Tensor]:
+def norm_act_pool_affine_ref(p: Primal, gy: Tensor) -> Tensor:
+    """`norm_act_pool_affine` by its formula."""
+    s = p.slope[..., None, :] * gy
+    return torch.stack([s.sum((1, 2, 3)), (s * p.x_hat[..., None, :]).sum((1, 2, 3))], 1)
+
+
+def norm_act_pool_vjp_ref(p: Primal, gy: Tensor, gaffine: Tensor) -> Tensor:
     """`norm_act_pool_vjp` by its formula."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
-    s = _scatter(p, p.slope[..., None, :] * gy)
-    gaffine = torch.stack([s.sum((1, 2, 3)), (s * x_hat).sum((1, 2, 3))], 1)
     gbeta, ggamma = (_on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
-    return _on_channels((p.gamma * p.rstd)[:, None]) * (s - gbeta - x_hat * ggamma), gaffine
+    s = _scatter(p, p.slope[..., None, :] * gy)
+    return _on_channels((p.gamma * p.rstd)[:, None]) * (s - gbeta - x_hat * ggamma)
 
 
 def norm_act_pool_hvp_ref(
@@ -216,11 +281,12 @@ def norm_act_pool_hvp_ref(
     gaffine: Tensor,
     dgy: Tensor,
     dx: Tensor,
+    chosen: Tensor,
     moments: Tensor,
     dgamma: Tensor | None,
     dbeta: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """`norm_act_pool_hvp` by its formula."""
+    """`norm_act_pool_hvp` by its formula, over all positions."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
     gamma, rstd = _on_channels(p.gamma[:, None]), _on_channels(p.rstd[:, None])
     dgamma = torch.zeros_like(gamma) if dgamma is None else _on_channels(dgamma)

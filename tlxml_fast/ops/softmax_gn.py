@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tlxml_fast.ops import _native
 from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense
+from tlxml_fast.profiling import span
 
 
 def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor | None = None) -> Tensor:
@@ -39,14 +40,17 @@ def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor 
     if choose("softmax_gn", backend, logits, u).backend == "reference":
         return deliver(softmax_gn_ref(logits, u), out)
 
-    logits, u = dense(logits), dense(u)
-    result = buffer(out, u)
-    run = _native.kernel("softmax_gn", u.dtype)
-    run(
-        logits.data_ptr(), u.data_ptr(), result.data_ptr(),
-        size["T"], size["K"], size["n"], size["C"],
-    )  # fmt: skip
-    return deliver(result, out)
+    flops = 5 * u.numel() + 5 * logits.numel()  # a product and a sum, then p(u − ⟨p, u⟩)/n; and the softmax
+    moved = (2 * u.numel() + logits.numel()) * u.itemsize
+    with span("softmax_gn", flops, moved, dtype=u.dtype):
+        logits, u = dense(logits), dense(u)
+        result = buffer(out, u)
+        run = _native.kernel("softmax_gn", u.dtype)
+        run(
+            logits.data_ptr(), u.data_ptr(), result.data_ptr(),
+            size["T"], size["K"], size["n"], size["C"],
+        )  # fmt: skip
+        return deliver(result, out)
 
 
 def softmax_gn_ref(logits: Tensor, u: Tensor) -> Tensor:

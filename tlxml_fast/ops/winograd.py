@@ -51,7 +51,9 @@ def winograd_data_ref(x: Tensor, padding: int) -> Tensor:
     """`winograd_data` by slicing."""
     N, H, W, C = x.shape
     th, tw = (H + 2 * padding - 1) // 2, (W + 2 * padding - 1) // 2
-    padded = F.pad(x, (0, 0, padding, padding + 2, padding, padding + 2))  # and what an odd side's last tile needs
+    padded = F.pad(
+        x, (0, 0, padding, padding + 2, padding, padding + 2)
+    )  # and what an odd side's last tile needs
     windows = padded.unfold(1, 4, 2).unfold(2, 4, 2)[:, :th, :tw]  # [N, th, tw, C, 4, 4]
     b = _matrix(B_T, x.dtype, x.device)
     return torch.einsum("ia,ntucab,jb->ijntuc", b, windows, b).flatten(0, 1)
@@ -109,12 +111,17 @@ def winograd_output_t_ref(y: Tensor) -> Tensor:
 
 def winograd_kernel(w: Tensor) -> Tensor:
     """G w Gᵀ: [..., O, I, 3, 3] → [16, ..., I, O]."""
-    g = _matrix(G, w.dtype, w.device)
-    u = (g @ w @ g.mT).flatten(-2)  # [..., O, I, 16]
+    u = w.flatten(-2) @ _both_sides(w.dtype, w.device).mT  # [..., O, I, 16]
     return u.movedim(-1, 0).mT.contiguous()
 
 
 def winograd_kernel_t(u: Tensor) -> Tensor:
     """The adjoint of `winograd_kernel`."""
-    g = _matrix(G, u.dtype, u.device)
-    return g.mT @ u.mT.movedim(0, -1).unflatten(-1, (4, 4)) @ g
+    return (u.mT.movedim(0, -1) @ _both_sides(u.dtype, u.device)).unflatten(-1, (3, 3))
+
+
+@cache
+def _both_sides(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """G ⊗ G, [16, 9], which takes the nine numbers of a kernel at once."""
+    g = _matrix(G, dtype, device)
+    return torch.kron(g, g)

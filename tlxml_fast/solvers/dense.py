@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..curvature import CurvatureOperator
 from ..errors import CurvatureError
+from ..profiling import span
 from .base import FittedInverse, Inverse, Relative, check_damping
 
 NEGATIVE = ("drop", "keep", "abs", "error")
@@ -56,7 +57,9 @@ class Dense(Inverse):
     def fit(self, operator: CurvatureOperator) -> FittedDense:
         """Assemble the matrix and decompose it."""
         _require_memory(operator.q)
-        eigenvalues, eigenvectors = torch.linalg.eigh(operator.dense())
+        matrix = operator.dense()
+        with span("eigendecomposition", 9 * operator.q**3, dtype=matrix.dtype):
+            eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
         return self.invert(eigenvalues, eigenvectors, operator.dtype)
 
     def invert(self, eigenvalues: Tensor, eigenvectors: Tensor, dtype: torch.dtype) -> FittedDense:
@@ -126,7 +129,9 @@ class FittedDense(FittedInverse):
 
     def apply(self, B: Tensor) -> Tensor:
         """Q(h ∘ Qᵀb_k)."""
-        return ((B.double() @ self.eigenvectors) * self.h) @ self.eigenvectors.mT
+        k, q = B.shape
+        with span("dense inverse", 4 * k * q * q, 8 * (2 * q * q + 4 * k * q), dtype=torch.float64):
+            return ((B.double() @ self.eigenvectors) * self.h) @ self.eigenvectors.mT
 
     def describe(self) -> dict[str, Any]:
         """The spectrum; the condition number of what was inverted; the effective rank over kept directions.

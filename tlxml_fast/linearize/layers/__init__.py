@@ -1,7 +1,8 @@
 """The layers a plan is made of, one kind a file; each with its forward, JVP, VJP and the JVP of its VJP."""
 
 from .base import Cotangents, Layer, Named
-from .convolution import convolution
+from .block import ConvBlock
+from .convolution import Convolution, convolution
 from .group_norm import GroupNorm
 from .linear import Linear
 from .norm_act_pool import Norm, NormActPool
@@ -9,6 +10,8 @@ from .spatial import Averages, Flatten
 
 __all__ = [
     "Averages",
+    "ConvBlock",
+    "Convolution",
     "Cotangents",
     "Flatten",
     "GroupNorm",

@@ -39,11 +39,19 @@ class Layer(ABC):
         """y, and what the derivatives need."""
 
     @abstractmethod
-    def jvp(self, saved: Any, dx: Tensor | None, dw: Named) -> tuple[Tensor | None, Any]:
-        """ẏ along ẋ and ẇ, and what `hvp` needs of this pass."""
+    def jvp(self, saved: Any, dx: Tensor | None, dw: Named, keep: bool = True) -> tuple[Tensor | None, Any]:
+        """ẏ along ẋ and ẇ, and, where it is to be kept, what `hvp` needs of this pass."""
 
     @abstractmethod
-    def vjp(self, saved: Any, gy: Tensor, wanted: frozenset[str], need_x: bool, total: bool) -> Cotangents:
+    def vjp(
+        self,
+        saved: Any,
+        gy: Tensor,
+        wanted: frozenset[str],
+        need_x: bool,
+        total: bool = False,
+        keep: bool = True,
+    ) -> Cotangents:
         """x̄ and w̄ of ȳ; with `total`, those of parameters that tasks share are summed over tasks, [1, K, …]."""
 
     @abstractmethod
@@ -79,11 +87,19 @@ class LinearLayer(Layer):
         y, saved = self.apply(x[..., None, :])
         return y.squeeze(-2), saved
 
-    def jvp(self, saved: Any, dx: Tensor | None, dw: Named) -> tuple[Tensor | None, Any]:
+    def jvp(self, saved: Any, dx: Tensor | None, dw: Named, keep: bool = True) -> tuple[Tensor | None, Any]:
         """A ẋ."""
         return (None if dx is None else self.apply(dx)[0]), None
 
-    def vjp(self, saved: Any, gy: Tensor, wanted: frozenset[str], need_x: bool, total: bool) -> Cotangents:
+    def vjp(
+        self,
+        saved: Any,
+        gy: Tensor,
+        wanted: frozenset[str],
+        need_x: bool,
+        total: bool = False,
+        keep: bool = True,
+    ) -> Cotangents:
         """Aᵀ ȳ."""
         return Cotangents(self.adjoint(saved, gy) if need_x else None)
 

@@ -51,9 +51,7 @@ class PatchConvolution(Convolution):
 
     def __init__(self, weight: str, bias: str | None, window: Window, shift_is_absorbed: bool = False):
         super().__init__(weight, bias, window, shift_is_absorbed)
-        self.growth = (
-            window.kernel[0] * window.kernel[1] / (window.stride[0] * window.stride[1])
-        )
+        self.growth = window.kernel[0] * window.kernel[1] / (window.stride[0] * window.stride[1])
 
     def lift(self, x: Tensor) -> Tensor:
         """[1, T, N·Ho·Wo, K, kh·kw·C]."""

@@ -38,7 +38,13 @@ class GroupNorm(Layer):
     def __init__(
         self, weight: str | None, bias: str | None, groups: int | None, eps: float, per_position: bool = False
     ):
-        self.weight, self.bias, self.groups, self.eps, self.per_position = weight, bias, groups, eps, per_position
+        self.weight, self.bias, self.groups, self.eps, self.per_position = (
+            weight,
+            bias,
+            groups,
+            eps,
+            per_position,
+        )
         self.names = tuple(name for name in (weight, bias) if name is not None)
 
     def forward(self, w: Named, x: Tensor) -> tuple[Tensor, Saved]:
@@ -53,7 +59,7 @@ class GroupNorm(Layer):
             y = y + self._affine(w[self.bias][:, None], x_hat)
         return y.reshape(x.shape), Saved(x_hat, rstd, gamma, tuple(x.shape[2:-1]))
 
-    def jvp(self, s: Saved, dx: Tensor | None, dw: Named) -> tuple[Tensor | None, Kept]:
+    def jvp(self, s: Saved, dx: Tensor | None, dw: Named, keep: bool = True) -> tuple[Tensor | None, Kept]:
         """ẏ = γ x̂̇ + γ̇ x̂ + β̇,  x̂̇ = r(ẋ − ⟨ẋ⟩ − x̂⟨x̂ẋ⟩)."""
         dgamma, dbeta = (
             None if dw.get(name) is None else self._affine(dw[name], s.x_hat)
@@ -74,7 +80,15 @@ class GroupNorm(Layer):
             return None, kept
         return _shaped(sum(terms), s), kept
 
-    def vjp(self, s: Saved, gy: Tensor, wanted: frozenset[str], need_x: bool, total: bool) -> Cotangents:
+    def vjp(
+        self,
+        s: Saved,
+        gy: Tensor,
+        wanted: frozenset[str],
+        need_x: bool,
+        total: bool = False,
+        keep: bool = True,
+    ) -> Cotangents:
         """x̄ = r(s − ⟨s⟩ − x̂⟨x̂s⟩) of s = γȳ,  γ̄ = Σ ȳx̂,  β̄ = Σ ȳ."""
         g = self._grouped(gy)
         named = self._named(s, g * s.x_hat, g, wanted)

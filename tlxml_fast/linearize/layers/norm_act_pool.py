@@ -26,9 +26,10 @@ class Norm:
 
 @dataclass
 class Kept:
-    """The tangents that came in, and the moments of the first."""
+    """The tangents that came in; of the first, what is at winners, and its moments."""
 
     dx: Tensor
+    chosen: Tensor
     moments: Tensor
     dgamma: Tensor | None
     dbeta: Tensor | None
@@ -46,9 +47,7 @@ class NormActPool(Layer):
         self.leak = 1.0 if act is None or isinstance(act, str) else act[1]
         self.names = tuple(
             name
-            for name in (
-                (norm.weight, norm.bias, norm.running_mean, norm.running_var) if norm else ()
-            )
+            for name in ((norm.weight, norm.bias, norm.running_mean, norm.running_var) if norm else ())
             if name is not None
         )
 
@@ -78,25 +77,38 @@ class NormActPool(Layer):
             y, primal.slope, primal.curve = self.smooth(y)
         return _like(y, x), primal
 
-    def jvp(self, saved: Primal, dx: Tensor | None, dw: Named) -> tuple[Tensor | None, Kept | None]:
+    def jvp(
+        self, saved: Primal, dx: Tensor | None, dw: Named, keep: bool = True
+    ) -> tuple[Tensor | None, Kept | None]:
         """ẏ."""
-        dgamma, dbeta = self._affine(saved, dw)
+        dgamma, dbeta = self.affine_tangents(saved, dw)
         if dx is None and dgamma is None and dbeta is None:
             return None, None
-        vectors = saved.x.shape[1:4] if dx is None else None
         if dx is None:
             K = next(v for v in (dgamma, dbeta) if v is not None).shape[1]
             image = saved.x.new_zeros(*saved.x.shape[:-1], K, saved.x.shape[-1])
         else:
             image = _image(dx, 6)
-        dy, moments = op.norm_act_pool_jvp(saved, image, dgamma, dbeta)
-        flat = vectors is None and dx.ndim == 4
-        return (dy.squeeze((2, 3)) if flat else dy), Kept(image, moments, dgamma, dbeta)
+        chosen, sums = op.norm_act_pool_gather(saved, image)
+        moments = self.moments(saved, chosen, sums)
+        dy = op.norm_act_pool_jvp(saved, chosen, moments, dgamma, dbeta)
+        vectors = dx is not None and dx.ndim == 4
+        return (dy.squeeze((2, 3)) if vectors else dy), Kept(image, chosen, moments, dgamma, dbeta)
 
-    def vjp(self, saved: Primal, gy: Tensor, wanted: frozenset[str], need_x: bool, total: bool) -> Cotangents:
+    def vjp(
+        self,
+        saved: Primal,
+        gy: Tensor,
+        wanted: frozenset[str],
+        need_x: bool,
+        total: bool = False,
+        keep: bool = True,
+    ) -> Cotangents:
         """x̄, γ̄ and β̄."""
-        gx, gaffine = op.norm_act_pool_vjp(saved, _image(gy, 6))
-        return Cotangents(_like(gx, gy), self._named(gaffine, wanted, total), (gx, gaffine))
+        image = _image(gy, 6)
+        gaffine = op.norm_act_pool_affine(saved, image)
+        gx = op.norm_act_pool_vjp(saved, image, gaffine)
+        return Cotangents(_like(gx, gy), self.named(gaffine, wanted, total), (gx, gaffine))
 
     def hvp(
         self,
@@ -116,18 +128,28 @@ class NormActPool(Layer):
         image = _image(gy, 6)
         seed = torch.zeros_like(image.expand(*image.shape[:4], kept.dx.shape[4], -1)) if dgy is None else dgy
         dgx, dgaffine = op.norm_act_pool_hvp(
-            saved, image, *back.kept, _image(seed, 6), kept.dx, kept.moments, kept.dgamma, kept.dbeta
-        )
-        return Cotangents(_like(dgx, gy), self._named(dgaffine, wanted, False))
+            saved, image, *back.kept, _image(seed, 6),
+            kept.dx, kept.chosen, kept.moments, kept.dgamma, kept.dbeta,
+        )  # fmt: skip
+        return Cotangents(_like(dgx, gy), self.named(dgaffine, wanted, False))
 
-    def _affine(self, saved: Primal, dw: Named) -> tuple[Tensor | None, Tensor | None]:
+    def affine_tangents(self, saved: Primal, dw: Named) -> tuple[Tensor | None, Tensor | None]:
+        """γ̇ and β̇, [T, K, C]; None where zero."""
         if self.norm is None:
             return None, None
         T = len(saved.x)
         given = (dw.get(self.norm.weight), dw.get(self.norm.bias))
         return tuple(None if v is None else v.expand(T, -1, -1).contiguous() for v in given)
 
-    def _named(self, gaffine: Tensor, wanted: frozenset[str], total: bool) -> dict[str, Tensor]:
+    @staticmethod
+    def moments(saved: Primal, chosen: Tensor, sums: Tensor | None) -> Tensor:
+        """⟨ẋ⟩ and ⟨x̂ẋ⟩, [T, 2, K, C]."""
+        if sums is not None:
+            return sums * saved.inverse_count
+        return chosen.new_zeros(len(chosen), 2, *chosen.shape[4:])
+
+    def named(self, gaffine: Tensor, wanted: frozenset[str], total: bool) -> dict[str, Tensor]:
+        """The cotangents of γ and β by name."""
         if self.norm is None:
             return {}
         pair = zip((self.norm.bias, self.norm.weight), gaffine.unbind(1), strict=True)

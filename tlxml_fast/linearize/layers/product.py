@@ -38,6 +38,13 @@ class Kept:
     dx: Tensor | None
     dU: Tensor | None
 
+    @property
+    def K(self) -> int | None:
+        """How many there are; None if both are zero."""
+        if self.dx is not None:
+            return self.dx.shape[-2]
+        return None if self.dU is None else self.dU.shape[3]
+
 
 class Product(Layer):
     """The products and their chain; subclasses say what lifting is."""
@@ -97,23 +104,40 @@ class Product(Layer):
             y += _along(w[self.bias][:, None], y)
         return y.squeeze(-2), saved
 
-    def jvp(self, saved: Saved, dx: Tensor | None, dw: Named) -> tuple[Tensor | None, Kept]:
-        """ẏ = out(V̇ U + V U̇) + ḃ."""
-        dweight, dbias = dw.get(self.weight), dw.get(self.bias)
-        dU = None if dweight is None else self.kernel(dweight).movedim(2, 3).contiguous()
-        dy = None if dx is None and dU is None else self._push(saved, dx, dU)
-        if dbias is not None and not self.absorbed:
-            if dy is None:
-                T, space = len(saved.x), self.output_space(saved.x)
-                dy = saved.x.new_zeros(T, *space, *dbias.shape[1:])
-            dy += _along(dbias, dy)
-        return dy, Kept(dx, dU)
+    def tangents(self, dx: Tensor | None, dw: Named) -> Kept:
+        """ẋ, and the weight's tangents lifted."""
+        dweight = dw.get(self.weight)
+        return Kept(dx, None if dweight is None else self.kernel(dweight).movedim(2, 3).contiguous())
 
-    def vjp(self, saved: Saved, gy: Tensor, wanted: frozenset[str], need_x: bool, total: bool) -> Cotangents:
+    def bias_tangent(self, dw: Named) -> Tensor | None:
+        """ḃ, None where it is zero or changes nothing."""
+        return None if self.absorbed or self.bias is None else dw.get(self.bias)
+
+    def jvp(
+        self, saved: Saved, dx: Tensor | None, dw: Named, keep: bool = True
+    ) -> tuple[Tensor | None, Kept]:
+        """ẏ = out(V̇ U + V U̇) + ḃ."""
+        kept, dbias = self.tangents(dx, dw), self.bias_tangent(dw)
+        dy = None if kept.K is None else self._push(saved, kept.dx, kept.dU)
+        if dbias is not None:
+            if dy is None:
+                dy = saved.x.new_zeros(len(saved.x), *self.output_space(saved.x), *dbias.shape[1:])
+            dy += _along(dbias, dy)
+        return dy, kept
+
+    def vjp(
+        self,
+        saved: Saved,
+        gy: Tensor,
+        wanted: frozenset[str],
+        need_x: bool,
+        total: bool = False,
+        keep: bool = True,
+    ) -> Cotangents:
         """x̄ and w̄ = kernelᵀ(Vᵀ M̄), b̄ = Σ ȳ."""
         need_w = self.weight in wanted
         gx, gU = self._pull(saved, gy, None, None, need_x, need_w, total)
-        return Cotangents(gx, self._named(gU, gy, wanted, total))
+        return Cotangents(gx, self.named(gU, gy, wanted, total))
 
     def hvp(
         self,
@@ -128,27 +152,30 @@ class Product(Layer):
         """ẋ̄ and ẇ̄ by the product rule."""
         need_w = self.weight in wanted
         dgx, dgU = self._pull(saved, dgy, gy, kept, need_x, need_w, False)
-        return Cotangents(dgx, self._named(dgU, dgy, wanted, False))
+        return Cotangents(dgx, self.named(dgU, dgy, wanted, False))
 
     # ---- the products -----------------------------------------------------------------------------------
 
     def _push(self, saved: Saved, dx: Tensor | None, dU: Tensor | None) -> Tensor:
         """out(lift(dx) U + lift(x) dU)."""
         K = dx.shape[-2] if dx is not None else dU.shape[3]
-        x = saved.x
-        y = x.new_empty(len(x), *self.output_space(x), K, saved.U.shape[-1])
-        for part in self.chunks(x, K):
-            into = self.products_in(y[:, part])
-            M = None
-            if dx is not None:
-                V = self.lift(dx[:, part])
-                M = _times(V.flatten(2, 3), saved.U, into=into).unflatten(2, (-1, K))
-            if dU is not None:
-                V = self.lift(x[:, part]).squeeze(3)
-                M = _times(V, dU.flatten(3), M, into).unflatten(3, (K, -1))
-            if into is None:
-                self.out(M, y[:, part])
+        y = saved.x.new_empty(len(saved.x), *self.output_space(saved.x), K, saved.U.shape[-1])
+        for part in self.chunks(saved.x, K):
+            self.push_part(saved, dx, dU, part, y[:, part])
         return y
+
+    def push_part(self, saved: Saved, dx: Tensor | None, dU: Tensor | None, part: slice, y: Tensor) -> None:
+        """The examples of one chunk, written into y."""
+        into = self.products_in(y)
+        K, M = y.shape[-2], None
+        if dx is not None:
+            V = self.lift(dx[:, part])
+            M = _times(V.flatten(2, 3), saved.U, into=into).unflatten(2, (-1, K))
+        if dU is not None:
+            V = self.lift(saved.x[:, part]).squeeze(3)
+            M = _times(V, dU.flatten(3), M, into).unflatten(3, (K, -1))
+        if into is None:
+            self.out(M, y)
 
     def _pull(
         self,
@@ -166,8 +193,12 @@ class Product(Layer):
         from_weight, from_input = need_x and dU is not None, need_w and dx is not None
         if many is None and not from_weight and not from_input:
             return None, None
-        K = many.shape[-2] if many is not None else dU.shape[3] if dU is not None else dx.shape[-2]
-        gx = x.new_empty(*x.shape[:-2], K, x.shape[-1]) if need_x and (many is not None or from_weight) else None
+        K = many.shape[-2] if many is not None else kept.K
+        gx = (
+            x.new_empty(*x.shape[:-2], K, x.shape[-1])
+            if need_x and (many is not None or from_weight)
+            else None
+        )
         gU = None
         if from_weight:
             dU_t = dU.permute(0, 1, 4, 3, 2).flatten(3)  # [B, T, O, K·I]
@@ -179,18 +210,29 @@ class Product(Layer):
                 if from_weight:
                     V = _times(M1, dU_t, V).unflatten(3, (K, -1))
                 self.lift_t(V, gx[:, part])
-            if not need_w:
-                continue
-            if M is not None:
-                term = _gram(self.lift(x[:, part]).squeeze(3), M.flatten(3), total).unflatten(3, (K, -1))
-                gU = term if gU is None else gU.add_(term)
+            if need_w and M is not None:
+                gU = _add(gU, self._weight_part(saved, M, part, total))
             if from_input:
                 V = self.lift(dx[:, part])
                 term = _gram(V.flatten(3), M1, total).unflatten(2, (K, -1)).movedim(2, 3)
-                gU = term if gU is None else gU.add_(term)
+                gU = _add(gU, term)
         return gx, gU
 
-    def _named(
+    def pull_part(
+        self, saved: Saved, gy: Tensor, part: slice, gx: Tensor | None, need_w: bool, total: bool
+    ) -> Tensor | None:
+        """x̄ of one chunk's examples, written into gx if there is one, and their share of Ū."""
+        M = self.out_t(gy)
+        if gx is not None:
+            self.lift_t(_times(M.flatten(2, 3), saved.U.mT).unflatten(2, (-1, gy.shape[-2])), gx)
+        return self._weight_part(saved, M, part, total) if need_w else None
+
+    def _weight_part(self, saved: Saved, M: Tensor, part: slice, total: bool) -> Tensor:
+        return _gram(self.lift(saved.x[:, part]).squeeze(3), M.flatten(3), total).unflatten(
+            3, (M.shape[3], -1)
+        )
+
+    def named(
         self, gU: Tensor | None, gy: Tensor | None, wanted: frozenset[str], total: bool
     ) -> dict[str, Tensor]:
         """The cotangents of weight and bias by name."""
@@ -226,6 +268,10 @@ def _gram(a: Tensor, b: Tensor, total: bool) -> Tensor:
     if total:
         return torch.bmm(a.flatten(1, 2).mT, b.flatten(1, 2)).unsqueeze(1)
     return torch.bmm(a.flatten(0, 1).mT, b.flatten(0, 1)).unflatten(0, a.shape[:2])
+
+
+def _add(total: Tensor | None, term: Tensor) -> Tensor:
+    return term if total is None else total.add_(term)
 
 
 def _along(bias: Tensor, y: Tensor) -> Tensor:
