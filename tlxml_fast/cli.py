@@ -1,4 +1,4 @@
-"""The command line: demo, train, influence, report, doctor.
+"""The command line: demo, train, influence, profile, report, doctor.
 
 Exit codes: 0 done; 1 a defect of ours; 2 input that cannot be used, with the reason in one sentence; 130 stopped.
 """
@@ -9,10 +9,10 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, wraps
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -24,7 +24,19 @@ from .curvature import GaussNewton, Hessian, Identity
 from .data.spec import TaskSpec
 from .errors import CurvatureError, TlxError
 from .learners import Learner
-from .runs import CHECKPOINT, REPORT, SCORES, ModelSpec, influence_run, report_run, train_run
+from .profiling import Profile
+from .runs import (
+    CHECKPOINT,
+    PROFILE,
+    REPORT,
+    SCORES,
+    TRACE,
+    ModelSpec,
+    influence_run,
+    profile_run,
+    report_run,
+    train_run,
+)
 from .scores import Scores
 from .solvers import Dense, Relative
 
@@ -138,8 +150,10 @@ def train(
 
 @app.command()
 def influence(
-    run: Annotated[Path, typer.Argument(help="The directory that train made.")],
-    out: Annotated[Path | None, typer.Option(help="Where the scores go; RUN unless given.")] = None,
+    run: Annotated[Path, typer.Argument(help="The directory that train made, or its checkpoint.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go; the run's directory unless given.")
+    ] = None,
     train_tasks: Annotated[
         int | None, typer.Option(help="The first of the training tasks; all unless given.")
     ] = None,
@@ -173,21 +187,32 @@ def influence(
     quiet: Quiet = False,
 ) -> None:
     """The influence of a run's training tasks on held-out tasks."""
-    scores = influence_run(
-        run,
-        out or run,
-        curvature=_one_of("curvature", curvature, CURVATURES)(),
-        inverse=_dense(damping, rank, rtol, negative),
-        train_tasks=train_tasks,
-        test_tasks=test_tasks,
-        test_seed=seed,
-        target=target,
-        backend=backend,
-        dtype=None if dtype is None else _one_of("dtype", dtype, DTYPES),
-        device=device,
-        progress=not quiet,
+    given = _influence_arguments(**locals())
+    scores = influence_run(**given)
+    console.print(f"{scores}\nThe scores are {given['out'] / SCORES}", highlight=False)
+
+
+@app.command()
+@wraps(influence, assigned=("__annotations__",))  # the same arguments, options and defaults
+def profile(**options: Any) -> None:
+    """What each operation of an influence run takes: a table, profile.json, and a trace of when it ran."""
+    given = _influence_arguments(**options)
+    scores, profiled = profile_run(**given)
+    on = f"{profiled.threads} threads" if profiled.threads > 1 else "1 thread"
+    on = str(profiled.device) if profiled.device.type == "cuda" else f"the CPU, {on}"
+    console.print(f"{scores}\n\n{profiled.seconds:.2f} s on {on}\n", highlight=False)
+    console.print(_profile_table(profiled))
+    reached = " and ".join(
+        f"{p.flops / 1e9:,.0f} GFLOP/s, {p.bytes / 1e9:,.0f} GB/s in {name}"
+        for name, p in profiled.peaks().items()
     )
-    console.print(f"{scores}\nThe scores are {(out or run) / SCORES}", highlight=False)
+    out = given["out"]
+    console.print(
+        f"\nThe peaks, of a matrix product and of a copy: {reached}.\n"
+        f"The profile is {out / PROFILE}\nThe trace is   {out / TRACE}, for chrome://tracing or "
+        f"ui.perfetto.dev\nThe scores are {out / SCORES}",
+        highlight=False,
+    )
 
 
 @app.command()
@@ -273,6 +298,57 @@ def _summarise(learner: Learner, scores: Scores, out: Path) -> None:
         f"The report is      {out / REPORT}\nThe scores are     {out / SCORES}\nThe checkpoint is  {out / CHECKPOINT}",
         highlight=False,
     )
+
+
+def _influence_arguments(
+    *,
+    run: Path,
+    out: Path | None,
+    curvature: str,
+    damping: str | None,
+    rank: int | None,
+    rtol: float | None,
+    negative: str,
+    dtype: str | None,
+    seed: int | None,
+    quiet: bool,
+    **unchanged: Any,
+) -> dict[str, Any]:
+    """What `influence_run` takes, from the options of `influence`."""
+    return {
+        "run": run,
+        "out": out or (run.parent if run.is_file() else run),
+        "curvature": _one_of("curvature", curvature, CURVATURES)(),
+        "inverse": _dense(damping, rank, rtol, negative),
+        "dtype": None if dtype is None else _one_of("dtype", dtype, DTYPES),
+        "test_seed": seed,
+        "progress": not quiet,
+        **unchanged,
+    }
+
+
+def _profile_table(profiled: Profile) -> Table:
+    def number(value: float | None, unit: float) -> str:
+        scaled = (value or 0.0) / unit
+        return "" if value is None else f"{scaled:,.1f}" if scaled >= 1 else f"{scaled:.1g}"
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("op")
+    for heading in ("calls", "ms", "share", "GFLOP/s", "GB/s", "of peak"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("bound by")
+    for row in profiled.rows():
+        table.add_row(
+            Text(row.op),
+            f"{row.calls:,}" if row.calls else "",
+            number(row.seconds, 1e-3),
+            f"{row.share:.1%}",
+            number(row.flops_per_second, 1e9),
+            number(row.bytes_per_second, 1e9),
+            "" if row.peak is None else f"{row.peak:.1%}",
+            row.bound or "",
+        )
+    return table
 
 
 def _dense(damping: str | None, rank: int | None, rtol: float | None, negative: str) -> Dense:

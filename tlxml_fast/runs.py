@@ -129,15 +129,17 @@ def influence_run(
 ) -> Scores:
     """Influence of the run's training tasks on held-out tasks, left in OUT/scores.safetensors.
 
+    run          the directory that train made, or a checkpoint of its
     train_tasks  how many of the tasks trained on; all unless given
     test_seed    of the held-out tasks; those training was judged on unless given
     """
     start = time.perf_counter()
     check_target(target)
+    checkpoint = run if run.is_file() else _existing(run / CHECKPOINT, "train")
     with span("read checkpoint"):
-        learner = load_checkpoint(_existing(run / CHECKPOINT, "train"))
+        learner = load_checkpoint(checkpoint)
     learner.module.to(_device(device))
-    train, test = task_specs(learner, run / CHECKPOINT)
+    train, test = task_specs(learner, checkpoint)
     if train_tasks is not None and not 1 <= train_tasks <= train.count:
         raise CheckpointError(
             f"{run} was trained on {train.count} tasks; the first {train_tasks} of them do not exist"

@@ -17,16 +17,31 @@ struct Grid {
     int64_t H, W, C, padding, th, tw;
 };
 
+constexpr int64_t kChannels = 64;  // at a time: what lies between the two sides of a transform stays in L1
+
+// Either side of a transform is four short sums over channels. Loops of four inputs and four outputs vectorise; a loop
+// over all sixteen of a window does not.
+
 // B^T along one side of a window.
 template <class Real>
-TLX_INLINE void analyse(Real a, Real b, Real c, Real d, Real* out, int stride) {
-    out[0] = a - c, out[stride] = b + c, out[2 * stride] = c - b, out[3 * stride] = b - d;
+TLX_INLINE void analyse(const Real* __restrict__ a, const Real* __restrict__ b, const Real* __restrict__ c,
+                        const Real* __restrict__ d, Real* __restrict__ w, Real* __restrict__ x, Real* __restrict__ y,
+                        Real* __restrict__ z, int64_t size) {
+    for (int64_t i = 0; i < size; ++i)
+        w[i] = a[i] - c[i], x[i] = b[i] + c[i], y[i] = c[i] - b[i], z[i] = b[i] - d[i];
 }
 
-// B along one side.
-template <class Real>
-TLX_INLINE void analyse_t(Real a, Real b, Real c, Real d, Real* out, int stride) {
-    out[0] = a, out[stride] = b - c + d, out[2 * stride] = b + c - a, out[3 * stride] = -d;
+// B along one side, stored or added to where four outputs are.
+template <bool add, class Real>
+TLX_INLINE void analyse_t(const Real* __restrict__ in, int64_t stride, Real* __restrict__ a, Real* __restrict__ b,
+                          Real* __restrict__ c, Real* __restrict__ d, int64_t size) {
+    for (int64_t i = 0; i < size; ++i) {
+        const Real w = in[i], x = in[stride + i], y = in[2 * stride + i], z = in[3 * stride + i];
+        if constexpr (add)
+            a[i] += w, b[i] += x - y + z, c[i] += x + y - w, d[i] -= z;
+        else
+            a[i] = w, b[i] = x - y + z, c[i] = x + y - w, d[i] = -z;
+    }
 }
 
 // Calls body(window, y, x) with the tile's number within all N images and the place of its first input.
@@ -50,12 +65,20 @@ TLX_CLONES void data_range(const Grid& g, const Real* x, Real* v, int64_t tiles,
         }
         Real* out = v + tile * g.C;
         const int64_t plane = tiles * g.C;
-#pragma omp simd
-        for (int64_t c = 0; c < g.C; ++c) {
-            Real rows[16], all[16];
-            for (int j = 0; j < 4; ++j) analyse(d[j][c], d[4 + j][c], d[8 + j][c], d[12 + j][c], rows + j, 4);
-            for (int i = 0; i < 16; i += 4) analyse(rows[i], rows[i + 1], rows[i + 2], rows[i + 3], all + i, 1);
-            for (int i = 0; i < 16; ++i) out[i * plane + c] = all[i];
+        for (int64_t c = 0; c < g.C; c += kChannels) {
+            const int64_t size = std::min(kChannels, g.C - c);
+            Real half[16 * kChannels];
+            for (int j = 0; j < 4; ++j) {
+                Real* h = half + j * kChannels;
+                analyse(d[j] + c, d[4 + j] + c, d[8 + j] + c, d[12 + j] + c, h, h + 4 * kChannels, h + 8 * kChannels,
+                        h + 12 * kChannels, size);
+            }
+            for (int i = 0; i < 4; ++i) {
+                const Real* h = half + 4 * i * kChannels;
+                Real* o = out + 4 * i * plane + c;
+                analyse(h, h + kChannels, h + 2 * kChannels, h + 3 * kChannels, o, o + plane, o + 2 * plane,
+                        o + 3 * plane, size);
+            }
         }
     });
 }
@@ -74,13 +97,17 @@ TLX_CLONES void data_t_range(const Grid& g, const Real* v, Real* x, int64_t tile
         }
         const Real* in = v + tile * g.C;
         const int64_t plane = tiles * g.C;
-#pragma omp simd
-        for (int64_t c = 0; c < g.C; ++c) {
-            Real all[16], rows[16], window[16];
-            for (int i = 0; i < 16; ++i) all[i] = in[i * plane + c];
-            for (int j = 0; j < 4; ++j) analyse_t(all[j], all[4 + j], all[8 + j], all[12 + j], rows + j, 4);
-            for (int i = 0; i < 16; i += 4) analyse_t(rows[i], rows[i + 1], rows[i + 2], rows[i + 3], window + i, 1);
-            for (int i = 0; i < 16; ++i) d[i][c] += window[i];
+        for (int64_t c = 0; c < g.C; c += kChannels) {
+            const int64_t size = std::min(kChannels, g.C - c);
+            Real half[16 * kChannels];
+            for (int i = 0; i < 4; ++i) {
+                Real* row = half + 4 * i * kChannels;
+                analyse_t<false>(in + 4 * i * plane + c, plane, row, row + kChannels, row + 2 * kChannels,
+                                 row + 3 * kChannels, size);
+            }
+            for (int j = 0; j < 4; ++j)
+                analyse_t<true>(half + j * kChannels, 4 * kChannels, d[j] + c, d[4 + j] + c, d[8 + j] + c,
+                                d[12 + j] + c, size);
         }
     });
 }

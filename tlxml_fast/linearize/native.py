@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..memory import keep_freed_memory
 from ..learners import MAML, Learner, ProtoNet
 from ..task import TaskSet
 from .adaptation import Adaptation
@@ -43,6 +44,7 @@ class NativeLinearization(Linearization):
         report: BackendReport,
         module_plan: Plan | None = None,
     ):
+        keep_freed_memory()
         super().__init__(learner, tasks, dtype, report)
         module_plan = module_plan or native_plan(learner)
         layout = Layout(learner, self.flat, self.dtype, self.device)

@@ -11,7 +11,7 @@ each transform is linear, a convolution's derivatives are the same products betw
     data_t    v                       → x                        its adjoint
     output    m [16, N, th, tw, C]    → y [N, Ho, Wo, C]         Aᵀ m A of each tile
     output_t  y                       → m                        its adjoint
-    kernel    w [..., O, I, 3, 3]     → u [16, ..., I, O]        G w Gᵀ
+    kernel    w [T, K, O, I, 3, 3]    → u [16, T, I, K, O]       G w Gᵀ
     kernel_t  u                       → w                        its adjoint
 
 with Ho = H + 2·padding − 2 and th = ⌈Ho/2⌉, columns likewise. C counts all channels of all tangents.
@@ -110,14 +110,16 @@ def winograd_output_t_ref(y: Tensor) -> Tensor:
 
 
 def winograd_kernel(w: Tensor) -> Tensor:
-    """G w Gᵀ: [..., O, I, 3, 3] → [16, ..., I, O]."""
-    u = w.flatten(-2) @ _both_sides(w.dtype, w.device).mT  # [..., O, I, 16]
-    return u.movedim(-1, 0).mT.contiguous()
+    """G w Gᵀ: [T, K, O, I, 3, 3] → [16, T, I, K, O]."""
+    nine = w.flatten(-2).permute(4, 0, 3, 1, 2).reshape(9, -1)
+    T, K, O, I = w.shape[:4]
+    return (_both_sides(w.dtype, w.device) @ nine).view(16, T, I, K, O)
 
 
 def winograd_kernel_t(u: Tensor) -> Tensor:
     """The adjoint of `winograd_kernel`."""
-    return (u.mT.movedim(0, -1) @ _both_sides(u.dtype, u.device)).unflatten(-1, (3, 3))
+    nine = _both_sides(u.dtype, u.device).mT @ u.reshape(16, -1)
+    return nine.view(3, 3, *u.shape[1:]).permute(2, 4, 5, 3, 0, 1)
 
 
 @cache

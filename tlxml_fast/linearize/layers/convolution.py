@@ -73,12 +73,12 @@ class PatchConvolution(Convolution):
         return y.flatten(1, 3)[None]
 
     def kernel(self, w: Tensor) -> Tensor:
-        """[1, ..., kh·kw·I, O]."""
-        return w.movedim(-4, -1).movedim(-4, -2).flatten(-4, -2)[None]
+        """[1, T, kh·kw·I, K, O]."""
+        return w.permute(0, 4, 5, 3, 1, 2).flatten(1, 3)[None]
 
     def kernel_t(self, U: Tensor) -> Tensor:
-        """Back to [..., O, I, kh, kw]."""
-        return U[0].unflatten(-2, (*self.window.kernel, -1)).movedim(-2, -4).movedim(-1, -4)
+        """Back to [T, K, O, I, kh, kw]."""
+        return U[0].unflatten(1, (*self.window.kernel, -1)).permute(0, 4, 5, 3, 1, 2)
 
     def _row(self, x: Tensor) -> int:
         return self.window.kernel[0] * self.window.kernel[1] * x.shape[-1]
@@ -114,7 +114,7 @@ class WinogradConvolution(Convolution):
         return winograd_output_t(y.flatten(0, 1).flatten(-2)).view(16, T, -1, K, O)
 
     def kernel(self, w: Tensor) -> Tensor:
-        """G w Gᵀ, [16, ..., I, O]."""
+        """G w Gᵀ, [16, T, I, K, O]."""
         return winograd_kernel(w)
 
     def kernel_t(self, U: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ class Linear(Product):
 
     def kernel(self, w: Tensor) -> Tensor:
         """wᵀ."""
-        return w.mT[None]
+        return w.permute(0, 3, 1, 2)[None]
 
     def kernel_t(self, U: Tensor) -> Tensor:
         """w̄."""
-        return U[0].mT
+        return U[0].permute(0, 2, 3, 1)

@@ -80,7 +80,7 @@ class Product(Layer):
 
     @abstractmethod
     def kernel(self, w: Tensor) -> Tensor:
-        """U: w [..., *shape] → [B, ..., I, O]."""
+        """U: w [T, K, *shape] → [B, T, I, K, O]."""
 
     @abstractmethod
     def kernel_t(self, U: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Product(Layer):
 
     def forward(self, w: Named, x: Tensor) -> tuple[Tensor, Saved]:
         """y = out(V U) + b."""
-        saved = Saved(x.unsqueeze(-2), self.kernel(w[self.weight]))
+        saved = Saved(x.unsqueeze(-2), self.kernel(w[self.weight][:, None]).squeeze(3))
         y = self._push(saved, saved.x, None)
         if self.bias is not None:
             y += _along(w[self.bias][:, None], y)
@@ -107,7 +107,7 @@ class Product(Layer):
     def tangents(self, dx: Tensor | None, dw: Named) -> Kept:
         """ẋ, and the weight's tangents lifted."""
         dweight = dw.get(self.weight)
-        return Kept(dx, None if dweight is None else self.kernel(dweight).movedim(2, 3).contiguous())
+        return Kept(dx, None if dweight is None else self.kernel(dweight).contiguous())
 
     def bias_tangent(self, dw: Named) -> Tensor | None:
         """ḃ, None where it is zero or changes nothing."""
@@ -238,7 +238,7 @@ class Product(Layer):
         """The cotangents of weight and bias by name."""
         found = {}
         if gU is not None:
-            found[self.weight] = self.kernel_t(gU.movedim(3, 2))
+            found[self.weight] = self.kernel_t(gU)
         if self.bias in wanted and gy is not None and not self.absorbed:
             found[self.bias] = gy.flatten(1, -3).sum(1)
             if total:
