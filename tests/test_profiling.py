@@ -239,6 +239,34 @@ def test_the_command_takes_what_influence_takes():
     assert "curvature is one of" in done.stderr
 
 
+def test_on_cuda_events_are_read_after_one_synchronisation(monkeypatch, clock):
+    finished = []
+
+    class Event:
+        """Stands for torch's: its time is not known before the device has been waited for."""
+
+        def __init__(self, enable_timing: bool):
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            assert stream == "the stream of cuda:1"
+            self.time = clock()
+
+        def elapsed_time(self, other: "Event") -> float:
+            assert len(finished) == 1
+            return (other.time - self.time) / 1e6
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    monkeypatch.setattr(torch.cuda, "synchronize", finished.append)
+    with Profile("cuda:1") as profile, span("outer"):
+        clock.sleep(1)
+        with span("inner"):
+            clock.sleep(3)
+    assert {op: row.seconds for op, row in by_name(profile).items()} == {"outer": 1, "inner": 3, "other": 0}
+    assert [(e["ts"], e["dur"]) for e in profile.trace()] == [(0, 4e6), (1e6, 3e6)]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_the_times_are_the_devices():
     x = torch.randn(4096, 4096, device="cuda")

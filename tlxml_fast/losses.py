@@ -44,6 +44,10 @@ class OuterLoss(ABC):
         """Λu for vectors that lie beside each other: logits [T, n, C], u [T, n, K, C] → [T, n, K, C]."""
 
     @abstractmethod
+    def third(self, logits: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The derivative of Λu along v: logits [T, n, C], u [T, n, 1, C], v [T, n, K, C] → [T, n, K, C]."""
+
+    @abstractmethod
     def rank(self, outputs: int) -> int:
         """r, the rank of one query's block of Λ for C outputs."""
 
@@ -78,6 +82,13 @@ class CrossEntropy(OuterLoss):
         C = logits.shape[-1]
         product = softmax_gn(logits.reshape(-1, 1, C), u.reshape(-1, u.shape[-2], 1, C))
         return product.view(u.shape) / logits.shape[-2]
+
+    def third(self, logits: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """With ṗ = p∘(v − ⟨p, v⟩):  (ṗ∘(u − ⟨p, u⟩) − p⟨ṗ, u⟩)/n."""
+        p = logits.softmax(-1)[..., None, :]
+        moved = p * (v - (p * v).sum(-1, keepdim=True))
+        centred = u - (p * u).sum(-1, keepdim=True)
+        return (moved * centred - p * (moved * u).sum(-1, keepdim=True)) / logits.shape[-2]
 
     def rank(self, outputs: int) -> int:
         """C − 1: Λ_m annihilates constants."""
@@ -117,6 +128,10 @@ class MeanSquaredError(OuterLoss):
     def curve(self, logits: Tensor, u: Tensor) -> Tensor:
         """2u/(nC)."""
         return u * (2 / (logits.shape[-2] * logits.shape[-1]))
+
+    def third(self, logits: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(v)
 
     def rank(self, outputs: int) -> int:
         """C."""

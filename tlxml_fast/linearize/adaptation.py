@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..learners import MAML, Episode
 from .engine import Engine, Reverse, Tape, channels_last
+from .hyperdual import Hyper, plus
 from .parameters import Layout
 from .plan import Plan
 
@@ -97,17 +98,24 @@ class Adaptation:
             thetas.append(thetas[-1] - D * self._gradient(reverse, len(x), omega)[:, 0])
         return thetas
 
+    def _push_step(
+        self, theta: Tensor, x: Tensor, y: Tensor, D: Tensor, v: Tensor, rates: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """θ_{s+1} and its tangents, [T, K, p]."""
+        tape, reverse = self._slope(theta, x, y, self.layout.names)
+        gradient = self._gradient(reverse, len(x), theta)
+        v = v - D * self._hessian(tape, reverse, v, None, self.adapted)
+        if rates is not None:
+            v = v - rates * gradient
+        return theta - D * gradient[:, 0], v
+
     def _push(self, omega: Tensor, x: Tensor, y: Tensor, D: Tensor, V: Tensor) -> tuple[list[Tensor], Tensor]:
         """The trajectory, and the tangents of its end, [T or 1, K, p]."""
         v, rates = self._split(V)
         thetas = [omega[None, : self.layout.size]]
         for _ in range(self.learner.inner_steps):
-            tape, reverse = self._slope(thetas[-1], x, y, self.layout.names)
-            gradient = self._gradient(reverse, len(x), omega)
-            v = v - D * self._hessian(tape, reverse, v, None, self.adapted)
-            if rates is not None:
-                v = v - rates * gradient
-            thetas.append(thetas[-1] - D * gradient[:, 0])
+            theta, v = self._push_step(thetas[-1], x, y, D, v, rates)
+            thetas.append(theta)
         return thetas, v
 
     def _pull(self, thetas: list[Tensor], x: Tensor, y: Tensor, D: Tensor, cotangents: Tensor) -> Tensor:
@@ -154,24 +162,90 @@ class Adaptation:
         u = self.loss.curve(tape.y, self._moved(tape, v)) * weights[:, None, None, None]
         return self._pull(thetas, x, y, D, self._returned(tape, u)).sum(0)
 
+    # ---- the exact Hessian --------------------------------------------------------------------------------
+
     def no_third_derivative(self) -> str | None:
         """Why the exact Hessian cannot run here; None if it can."""
-        return "the engine has no third derivatives through adaptation" if self.learner.inner_steps else None
+        label = self.engine.no_third_order() if self.learner.inner_steps else None
+        return None if label is None else f"the engine has no third derivative of {label}"
 
     def hvp(
         self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor, targets: Tensor
     ) -> Tensor:
-        """Σ_t w_t ∇²L_t v_k, [K, q]."""
-        _, _, query = _stack(episodes)
-        theta = omega[None, : self.layout.size]
-        tape = self.engine.forward(self.layout.primal(theta), query)
-        gy = self.loss.gradient(tape.y, targets)
-        reverse = self.engine.vjp(tape, gy[:, :, None], self.layout.names, keep=True)
-        v, _ = self._split(V)
-        product = self._hessian(tape, reverse, v, None, self.layout.names)
-        product = (product * weights[:, None, None]).sum(0, keepdim=True)
-        rates = torch.zeros_like(product) if self.learner.learn_inner_lr else None
-        return self._join(product, rates)[0]
+        """Σ_t w_t ∇²L_t v_k, [K, q]: the tangents of the gradient's own chain.
+
+        λ_S = ∇L_Q(θ_S),  λ_s = λ_{s+1} − H D λ_{s+1}. Along θ̇ (and Ḋ, where rates are learned):
+
+            λ̇_s = λ̇_{s+1} − H(Dλ̇_{s+1} + Ḋλ_{s+1}) − ∇³L_S(θ_s)[θ̇_s, Dλ_{s+1}]
+
+        θ̇_s and λ_s are kept for every step.
+        """
+        x, y, query = _stack(episodes)
+        D = self._rates(omega)
+        thetas, moved, rates = self._push_keeping(omega, x, y, D, V)
+        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
+        gy = self.loss.gradient(tape.y, targets)[:, :, None] * weights[:, None, None, None]
+        reverse = self.engine.vjp(tape, gy, self.layout.names, keep=True)
+        lam = self.layout.flatten(reverse.parameters, len(x), 1, omega)
+        tangents = self.engine.jvp(tape, self.layout.tangents(moved[-1]), keep=True)
+        dgy = None
+        if tangents.dy is not None:
+            dgy = (
+                self.loss.curve(tape.y, tangents.dy.expand(len(x), -1, -1, -1)) * weights[:, None, None, None]
+            )
+        dlam = self.layout.flatten(
+            self.engine.hvp(tape, reverse, tangents, dgy, self.layout.names), len(x), len(V), omega
+        )
+        dbar = torch.zeros_like(dlam) if self.learner.learn_inner_lr else None
+        for theta, dtheta in zip(reversed(thetas[:-1]), reversed(moved[:-1]), strict=True):
+            seed = D * dlam if rates is None else D * dlam + rates * lam
+            w = self._hyper(theta, dtheta, D * lam, seed)
+            named = self.engine.hyper_gradient(w, x, lambda f: self._loss_slope(f, y))
+            gradient, along, second, mixed = (
+                self._component(named, part, len(x), K, omega)
+                for part, K in (("v", 1), ("a", len(V)), ("b", 1), ("ab", len(V)))
+            )
+            if dbar is not None:
+                dbar -= along * lam + gradient * dlam
+            dlam, lam = dlam - mixed, lam - second
+        return self._join(dlam, dbar).sum(0)
+
+    def _push_keeping(
+        self, omega: Tensor, x: Tensor, y: Tensor, D: Tensor, V: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+        """θ_s and θ̇_s of every step, and Ḋ."""
+        v, rates = self._split(V)
+        thetas, moved = [omega[None, : self.layout.size]], [v]
+        for _ in range(self.learner.inner_steps):
+            theta, v = self._push_step(thetas[-1], x, y, D, v, rates)
+            thetas.append(theta)
+            moved.append(v)
+        return thetas, moved, rates
+
+    def _hyper(self, theta: Tensor, a: Tensor, b: Tensor, ab: Tensor) -> dict[str, Hyper]:
+        """Parameters [T, K or 1, *shape] in hyper-dual numbers, and the constants."""
+        parts = [self.layout.tangents(v) for v in (theta[:, None], a, b, ab)]
+        moving = {name: Hyper(*(part[name] for part in parts)) for name in self.layout.names}
+        return {**{name: Hyper(c[:, None]) for name, c in self.layout.constants.items()}, **moving}
+
+    def _loss_slope(self, f: Hyper, y: Tensor) -> Hyper:
+        """∂L_S/∂f at hyper-dual logits [T, n, K or 1, C]."""
+        logits = f.v.squeeze(2)
+        mixed = None if f.ab is None else self.loss.curve(logits, f.ab)
+        if f.a is not None and f.b is not None:
+            mixed = plus(mixed, self.loss.third(logits, f.b, f.a))
+        return Hyper(
+            self.loss.gradient(logits, y)[:, :, None],
+            *(None if part is None else self.loss.curve(logits, part) for part in (f.a, f.b)),
+            mixed,
+        )
+
+    def _component(self, named: dict[str, Hyper], which: str, T: int, K: int, like: Tensor) -> Tensor:
+        parts = {name: getattr(h, which) for name, h in named.items() if name in self.layout.names}
+        found = {name: part for name, part in parts.items() if part is not None}
+        return self.layout.flatten(found, T, K, like)
+
+    # ---- the query set --------------------------------------------------------------------------------------
 
     def _moved(self, tape: Tape, v: Tensor) -> Tensor:
         """Tangents of the logits, [T, n, K, C]."""

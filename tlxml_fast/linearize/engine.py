@@ -6,12 +6,13 @@ computed once (`Tape`) and shared by all vectors; what a pass leaves behind for 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .hyperdual import Hyper
 from .layers import Cotangents, Named
 from .plan import Plan
 
@@ -139,6 +140,38 @@ class Engine:
                 cotangents[source] = _sum(cotangents[source], back.x)
         return found
 
+    def no_third_order(self) -> str | None:
+        """The first layer that has no passes in hyper-dual numbers; None if all have."""
+        for step in self.plan.steps:
+            if step.layer is not None and not step.layer.third_order:
+                return step.label
+        return None
+
+    def hyper_gradient(
+        self, w: Mapping[str, Hyper], x: Tensor, slope: Callable[[Hyper], Hyper]
+    ) -> dict[str, Hyper]:
+        """The gradient at hyper-dual parameters; `slope` gives the loss's ∂L/∂y of the output."""
+        values, saved = [Hyper(x[..., None, :])], []
+        for step in self.plan.steps:
+            given = [values[j] for j in step.inputs]
+            y, s = (
+                (given[0] + given[1], None) if step.layer is None else step.layer.hyper_forward(w, given[0])
+            )
+            values.append(y)
+            saved.append(s)
+        cotangents: list[Hyper | None] = [None] * len(self.plan.steps) + [slope(values[-1])]
+        found: dict[str, Hyper] = {}
+        for i in reversed(range(len(self.plan.steps))):
+            step, g = self.plan.steps[i], cotangents[i + 1]
+            if g is None:
+                continue
+            back, named = (g, {}) if step.layer is None else step.layer.hyper_reverse(saved[i], g)
+            for name, part in named.items():
+                found[name] = found[name] + part if name in found else part
+            for j in step.inputs:
+                cotangents[j] = back if cotangents[j] is None else cotangents[j] + back
+        return found
+
     def _last_uses(self) -> dict[int, int]:
         last = {}
         for i, step in enumerate(self.plan.steps):
@@ -157,8 +190,3 @@ def _accumulate(into: dict[str, Tensor], more: dict[str, Tensor]) -> None:
     """A module that is called twice has the sum of both cotangents."""
     for name, g in more.items():
         into[name] = into[name] + g if name in into else g
-
-
-def zeros(like: Tensor, K: int, size: int) -> Tensor:
-    """[T, K, size] of zeros."""
-    return torch.zeros(len(like), K, size, dtype=like.dtype, device=like.device)

@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..memory import keep_freed_memory
 from ..learners import MAML, Learner, ProtoNet
+from ..memory import keep_freed_memory
 from ..task import TaskSet
 from .adaptation import Adaptation
 from .base import BackendReport, Linearization

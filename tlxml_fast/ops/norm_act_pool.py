@@ -218,7 +218,7 @@ def norm_act_pool_ref(
 ) -> tuple[Tensor, Primal]:
     """`norm_act_pool` by torch's own pool."""
     x_hat = _hat(x, mean, rstd)
-    z = _on_channels(gamma) * x_hat + _on_channels(beta)
+    z = on_channels(gamma) * x_hat + on_channels(beta)
     z = torch.where(z > 0, z, leak * z)
     T, N, _, W, _ = x.shape
     y, place = F.max_pool2d(
@@ -236,14 +236,14 @@ def norm_act_pool_ref(
     slope = torch.where(y > 0, torch.ones_like(y), torch.full_like(y, leak))
     winner = (row * pool.kernel + column).int()
     primal = Primal(x, mean, rstd, gamma, slope, slope, winner, pool, inverse_count)
-    return y, replace(primal, x_hat=_at_winners(primal, x_hat[..., None, :])[..., 0, :])
+    return y, replace(primal, x_hat=at_winners(primal, x_hat[..., None, :])[..., 0, :])
 
 
 def norm_act_pool_gather_ref(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
     """`norm_act_pool_gather` by gather."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
     sums = torch.stack([dx.sum((1, 2, 3)), (x_hat * dx).sum((1, 2, 3))], 1)
-    return _at_winners(p, dx), sums if p.inverse_count else None
+    return at_winners(p, dx), sums if p.inverse_count else None
 
 
 def norm_act_pool_jvp_ref(
@@ -251,12 +251,12 @@ def norm_act_pool_jvp_ref(
 ) -> Tensor:
     """`norm_act_pool_jvp` by its formula."""
     x_hat = p.x_hat[..., None, :]
-    first, second = (_on_channels(m) for m in moments.unbind(1))
-    dz = _on_channels((p.gamma * p.rstd)[:, None]) * (chosen - first - x_hat * second)
+    first, second = (on_channels(m) for m in moments.unbind(1))
+    dz = on_channels((p.gamma * p.rstd)[:, None]) * (chosen - first - x_hat * second)
     if dgamma is not None:
-        dz = dz + _on_channels(dgamma) * x_hat
+        dz = dz + on_channels(dgamma) * x_hat
     if dbeta is not None:
-        dz = dz + _on_channels(dbeta)
+        dz = dz + on_channels(dbeta)
     return p.slope[..., None, :] * dz
 
 
@@ -269,9 +269,9 @@ def norm_act_pool_affine_ref(p: Primal, gy: Tensor) -> Tensor:
 def norm_act_pool_vjp_ref(p: Primal, gy: Tensor, gaffine: Tensor) -> Tensor:
     """`norm_act_pool_vjp` by its formula."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
-    gbeta, ggamma = (_on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
-    s = _scatter(p, p.slope[..., None, :] * gy)
-    return _on_channels((p.gamma * p.rstd)[:, None]) * (s - gbeta - x_hat * ggamma)
+    gbeta, ggamma = (on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
+    s = scatter(p, p.slope[..., None, :] * gy)
+    return on_channels((p.gamma * p.rstd)[:, None]) * (s - gbeta - x_hat * ggamma)
 
 
 def norm_act_pool_hvp_ref(
@@ -288,30 +288,30 @@ def norm_act_pool_hvp_ref(
 ) -> tuple[Tensor, Tensor]:
     """`norm_act_pool_hvp` by its formula, over all positions."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
-    gamma, rstd = _on_channels(p.gamma[:, None]), _on_channels(p.rstd[:, None])
-    dgamma = torch.zeros_like(gamma) if dgamma is None else _on_channels(dgamma)
-    dbeta = torch.zeros_like(gamma) if dbeta is None else _on_channels(dbeta)
-    first, second = (_on_channels(m) for m in moments.unbind(1))
+    gamma, rstd = on_channels(p.gamma[:, None]), on_channels(p.rstd[:, None])
+    dgamma = torch.zeros_like(gamma) if dgamma is None else on_channels(dgamma)
+    dbeta = torch.zeros_like(gamma) if dbeta is None else on_channels(dbeta)
+    first, second = (on_channels(m) for m in moments.unbind(1))
     dx_hat = rstd * (dx - first - x_hat * second)
     s = p.slope[..., None, :] * gy
     ds = p.slope[..., None, :] * dgy
     if p.curve is not None:
-        ds = ds + p.curve[..., None, :] * gy * _at_winners(p, gamma * dx_hat + dgamma * x_hat + dbeta)
-    s, ds = _scatter(p, s.expand_as(ds)), _scatter(p, ds)
+        ds = ds + p.curve[..., None, :] * gy * at_winners(p, gamma * dx_hat + dgamma * x_hat + dbeta)
+    s, ds = scatter(p, s.expand_as(ds)), scatter(p, ds)
     dgaffine = torch.stack([ds.sum((1, 2, 3)), (ds * x_hat + s * dx_hat).sum((1, 2, 3))], 1)
-    gbeta, ggamma = (_on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
-    dgbeta, dggamma = (_on_channels(g) * p.inverse_count for g in dgaffine.unbind(1))
+    gbeta, ggamma = (on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
+    dgbeta, dggamma = (on_channels(g) * p.inverse_count for g in dgaffine.unbind(1))
     inner = gamma * (ds - dgbeta - x_hat * dggamma - dx_hat * ggamma) + dgamma * (s - gbeta - x_hat * ggamma)
     return rstd * inner - rstd * second * gx, dgaffine
 
 
-def _on_channels(v: Tensor) -> Tensor:
+def on_channels(v: Tensor) -> Tensor:
     """[T, ..., C] → [T, 1, 1, 1, ..., C]."""
     return v[:, None, None, None]
 
 
 def _hat(x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    return (x - _on_channels(mean)) * _on_channels(rstd)
+    return (x - on_channels(mean)) * on_channels(rstd)
 
 
 def _places(p: Primal) -> Tensor:
@@ -323,14 +323,14 @@ def _places(p: Primal) -> Tensor:
     return (row * p.x.shape[3] + column).reshape(T, N, Ho * Wo, 1, C).long()
 
 
-def _at_winners(p: Primal, dense: Tensor) -> Tensor:
+def at_winners(p: Primal, dense: Tensor) -> Tensor:
     """[T, N, H, W, K, C] → [T, N, Ho, Wo, K, C]."""
     places = _places(p).expand(-1, -1, -1, dense.shape[4], -1)
     return dense.flatten(2, 3).gather(2, places).unflatten(2, p.winner.shape[2:4])
 
 
-def _scatter(p: Primal, at_winners: Tensor) -> Tensor:
-    """The adjoint of `_at_winners`."""
+def scatter(p: Primal, at_winners: Tensor) -> Tensor:
+    """The adjoint of `at_winners`."""
     T, N, H, W, C = p.x.shape
     K = at_winners.shape[4]
     dense = at_winners.new_zeros(T, N, H * W, K, C)

@@ -56,7 +56,7 @@ def prototype_logits(
 
 @dataclass(frozen=True)
 class Head:
-    """A ProtoNet head at embeddings z [T, S + n, D]: ∂f_mc/∂z_m = α_mc z_m + β_mc c_c, ∂f_mc/∂c_c = β_mc z_m + γ_mc c_c.
+    """A ProtoNet head: ∂f_mc/∂z_m = α_mc z_m + β_mc c_c, ∂f_mc/∂c_c = β_mc z_m + γ_mc c_c.
 
     `proto_gn` has the coefficients; where only differences count, z and c are taken from the prototypes' mean.
     """

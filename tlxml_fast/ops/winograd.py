@@ -49,7 +49,7 @@ def winograd_data(x: Tensor, padding: int) -> Tensor:
 
 def winograd_data_ref(x: Tensor, padding: int) -> Tensor:
     """`winograd_data` by slicing."""
-    N, H, W, C = x.shape
+    _, H, W, _ = x.shape
     th, tw = (H + 2 * padding - 1) // 2, (W + 2 * padding - 1) // 2
     padded = F.pad(
         x, (0, 0, padding, padding + 2, padding, padding + 2)
@@ -112,8 +112,8 @@ def winograd_output_t_ref(y: Tensor) -> Tensor:
 def winograd_kernel(w: Tensor) -> Tensor:
     """G w Gᵀ: [T, K, O, I, 3, 3] → [16, T, I, K, O]."""
     nine = w.flatten(-2).permute(4, 0, 3, 1, 2).reshape(9, -1)
-    T, K, O, I = w.shape[:4]
-    return (_both_sides(w.dtype, w.device) @ nine).view(16, T, I, K, O)
+    T, K, outputs, inputs = w.shape[:4]
+    return (_both_sides(w.dtype, w.device) @ nine).view(16, T, inputs, K, outputs)
 
 
 def winograd_kernel_t(u: Tensor) -> Tensor:

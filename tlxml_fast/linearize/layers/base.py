@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..hyperdual import Hyper
+
 Named = Mapping[str, Tensor]
 
 
@@ -29,7 +31,7 @@ class Cotangents:
 
 
 class Layer(ABC):
-    """y = φ(x, w). A zero tangent or cotangent is None. `wanted` names the parameters whose cotangents are asked for."""
+    """y = φ(x, w). A zero tangent or cotangent is None; `wanted` names the parameters whose cotangents are asked for."""
 
     names: tuple[str, ...] = ()
     """The parameters and constants it reads."""
@@ -70,6 +72,17 @@ class Layer(ABC):
         `back` is what `vjp` gave for gy. A None in the result is zero.
         """
 
+    third_order: bool = True
+    """Whether it has the two passes below."""
+
+    def hyper_forward(self, w: Mapping[str, Hyper], x: Hyper) -> tuple[Hyper, Any]:
+        """y in hyper-dual numbers, all components [T, N, ..., K or 1, C]; and what `hyper_reverse` needs."""
+        raise NotImplementedError
+
+    def hyper_reverse(self, saved: Any, gy: Hyper) -> tuple[Hyper, dict[str, Hyper]]:
+        """x̄ and w̄ in hyper-dual numbers."""
+        raise NotImplementedError
+
 
 class LinearLayer(Layer):
     """y = A x with a constant A."""
@@ -102,6 +115,15 @@ class LinearLayer(Layer):
     ) -> Cotangents:
         """Aᵀ ȳ."""
         return Cotangents(self.adjoint(saved, gy) if need_x else None)
+
+    def hyper_forward(self, w: Mapping[str, Hyper], x: Hyper) -> tuple[Hyper, Any]:
+        """A x."""
+        saved = self.apply(x.v)[1]
+        return x.map(lambda part: self.apply(part)[0]), saved
+
+    def hyper_reverse(self, saved: Any, gy: Hyper) -> tuple[Hyper, dict[str, Hyper]]:
+        """Aᵀ ȳ."""
+        return gy.map(lambda part: self.adjoint(saved, part)), {}
 
     def hvp(
         self,

@@ -7,12 +7,14 @@ dense cotangent is made for a chunk and used at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...ops import norm_act_pool as op
+from ..hyperdual import Hyper
 from .base import Cotangents, Layer, Named
 from .convolution import Convolution
 from .norm_act_pool import NormActPool
@@ -108,3 +110,15 @@ class ConvBlock(Layer):
         dmiddle = self.rest.hvp(saved[1], gy, middle, kept[1], dgy, wanted, True)
         result = self.convolution.hvp(saved[0], middle.x, before, kept[0], dmiddle.x, wanted, need_x)
         return Cotangents(result.x, {**dmiddle.parameters, **result.parameters})
+
+    def hyper_forward(self, w: Mapping[str, Hyper], x: Hyper) -> tuple[Hyper, tuple[Any, Any]]:
+        """One after the other."""
+        y, first = self.convolution.hyper_forward(w, x)
+        y, second = self.rest.hyper_forward(w, y)
+        return y, (first, second)
+
+    def hyper_reverse(self, saved: tuple[Any, Any], gy: Hyper) -> tuple[Hyper, dict[str, Hyper]]:
+        """One after the other, backwards."""
+        gy, named = self.rest.hyper_reverse(saved[1], gy)
+        gx, more = self.convolution.hyper_reverse(saved[0], gy)
+        return gx, {**named, **more}

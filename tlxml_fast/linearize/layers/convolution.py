@@ -104,14 +104,14 @@ class WinogradConvolution(Convolution):
 
     def out(self, M: Tensor, y: Tensor) -> None:
         """2×2 outputs of every tile."""
-        T, N, Ho, Wo, K, O = y.shape
-        m = M.view(16, T * N, (Ho + 1) // 2, (Wo + 1) // 2, K * O)
-        winograd_output(m, Ho, Wo, out=y.view(T * N, Ho, Wo, K * O))
+        T, N, Ho, Wo, K, out = y.shape
+        m = M.view(16, T * N, (Ho + 1) // 2, (Wo + 1) // 2, K * out)
+        winograd_output(m, Ho, Wo, out=y.view(T * N, Ho, Wo, K * out))
 
     def out_t(self, y: Tensor) -> Tensor:
         """[16, T, N·th·tw, K, O]."""
-        T, _, _, _, K, O = y.shape
-        return winograd_output_t(y.flatten(0, 1).flatten(-2)).view(16, T, -1, K, O)
+        T, _, _, _, K, out = y.shape
+        return winograd_output_t(y.flatten(0, 1).flatten(-2)).view(16, T, -1, K, out)
 
     def kernel(self, w: Tensor) -> Tensor:
         """G w Gᵀ, [16, T, I, K, O]."""

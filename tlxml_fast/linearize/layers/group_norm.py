@@ -35,6 +35,8 @@ class GroupNorm(Layer):
     (`per_position`, shaped [C, H, W] or [F]) a LayerNorm.
     """
 
+    third_order = False
+
     def __init__(
         self, weight: str | None, bias: str | None, groups: int | None, eps: float, per_position: bool = False
     ):

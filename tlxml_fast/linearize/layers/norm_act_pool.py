@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ...ops import norm_act_pool as op
 from ...ops.norm_act_pool import Pool, Primal
+from ..hyperdual import Hyper
 from .activations import SMOOTH
 from .base import Cotangents, Layer, Named
 
@@ -33,6 +35,19 @@ class Kept:
     moments: Tensor
     dgamma: Tensor | None
     dbeta: Tensor | None
+
+
+@dataclass
+class HyperSaved:
+    """What the reverse pass in hyper-dual numbers needs."""
+
+    primal: Primal
+    gamma: Hyper
+    rstd: Hyper
+    x_hat: Hyper
+    at: Hyper
+    """x̂ at the winners."""
+    slope: Hyper
 
 
 class NormActPool(Layer):
@@ -74,7 +89,7 @@ class NormActPool(Layer):
             inverse_count=inverse_count,
         )
         if self.smooth is not None:
-            y, primal.slope, primal.curve = self.smooth(y)
+            y, primal.slope, primal.curve, _ = self.smooth(y)
         return _like(y, x), primal
 
     def jvp(
@@ -133,6 +148,59 @@ class NormActPool(Layer):
         )  # fmt: skip
         return Cotangents(_like(dgx, gy), self.named(dgaffine, wanted, False))
 
+    def hyper_forward(self, w: Mapping[str, Hyper], x: Hyper) -> tuple[Hyper, HyperSaved]:
+        """y = act(z) at the winners, z = γx̂ + β; the winners and slopes of the kinks are v's."""
+        image = x.map(lambda part: _image(part, 6))
+        plain = {name: value.v.squeeze(1) for name, value in w.items() if name in self.names}
+        _, primal = self.forward(plain, image.v.squeeze(4))
+        one = Hyper(image.v.new_ones(1, 1, 1, 1, 1, image.v.shape[-1]))
+        gamma = beta = None
+        if self.norm is not None:
+            gamma, beta = (
+                None if name is None else w[name].map(op.on_channels)
+                for name in (self.norm.weight, self.norm.bias)
+            )
+        gamma = one if gamma is None else gamma
+        rstd, centred = Hyper(op.on_channels(primal.rstd[:, None])), image
+        if primal.inverse_count:
+            centred = image - _mean(image)
+            variance = _mean(centred * centred)
+            r = (variance.v + self.norm.eps).rsqrt()
+            rstd = variance.apply(r, -0.5 * r**3, 0.75 * r**5)
+        elif self.norm is not None:
+            centred = Hyper(image.v - op.on_channels(primal.mean[:, None]), image.a, image.b, image.ab)
+        x_hat = centred * rstd
+        at = x_hat.map(lambda part: op.at_winners(primal, part))
+        z = gamma * at
+        if beta is not None:
+            z = z + beta
+        kink = primal.slope[..., None, :]
+        if self.smooth is None:
+            y, slope = (
+                z.apply(torch.where(z.v > 0, z.v, self.leak * z.v), kink, torch.zeros_like(kink)),
+                Hyper(kink),
+            )
+        else:
+            value, first, second, third = self.smooth(z.v)
+            y, slope = z.apply(value, first, second), z.apply(first, second, third)
+        return y.map(lambda part: _like(part, x.v, 5)), HyperSaved(primal, gamma, rstd, x_hat, at, slope)
+
+    def hyper_reverse(self, saved: HyperSaved, gy: Hyper) -> tuple[Hyper, dict[str, Hyper]]:
+        """x̄ = γr(s − β̄/M − x̂γ̄/M) of s = slope·ȳ, γ̄ = Σ s x̂, β̄ = Σ s."""
+        s = saved.slope * gy.map(lambda part: _image(part, 6))
+        gbeta, ggamma = _total(s), _total(s * saved.at)
+        dense = s.map(lambda part: op.scatter(saved.primal, part))
+        share = saved.primal.inverse_count
+        if share:
+            dense = dense - gbeta.scale(share) - (saved.x_hat * ggamma).scale(share)
+        gx = (saved.gamma * saved.rstd * dense).map(lambda part: _like(part, gy.v, 5))
+        named = {}
+        if self.norm is not None:
+            for name, g in ((self.norm.weight, ggamma), (self.norm.bias, gbeta)):
+                if name is not None:
+                    named[name] = g.map(lambda part: part[:, 0, 0, 0])
+        return gx, named
+
     def affine_tangents(self, saved: Primal, dw: Named) -> tuple[Tensor | None, Tensor | None]:
         """γ̇ and β̇, [T, K, C]; None where zero."""
         if self.norm is None:
@@ -161,6 +229,14 @@ def _image(x: Tensor, dims: int = 5) -> Tensor:
     return (x if x.ndim == dims else x[:, :, None, None]).contiguous()
 
 
-def _like(image: Tensor, x: Tensor) -> Tensor:
+def _like(image: Tensor, x: Tensor, dims: int = 5) -> Tensor:
     """Vectors again, where x are vectors."""
-    return image if x.ndim >= 5 else image.squeeze((2, 3))
+    return image if x.ndim >= dims else image.squeeze((2, 3))
+
+
+def _total(x: Hyper) -> Hyper:
+    return x.map(lambda part: part.sum((1, 2, 3), keepdim=True))
+
+
+def _mean(x: Hyper) -> Hyper:
+    return x.map(lambda part: part.mean((1, 2, 3), keepdim=True))

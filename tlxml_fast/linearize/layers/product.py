@@ -14,12 +14,13 @@ K tangents of the weight lie beside each other as K·O columns, so that they sha
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..hyperdual import Hyper, bilinear
 from .base import Cotangents, Layer, Named
 
 
@@ -154,6 +155,42 @@ class Product(Layer):
         dgx, dgU = self._pull(saved, dgy, gy, kept, need_x, need_w, False)
         return Cotangents(dgx, self.named(dgU, dgy, wanted, False))
 
+    # ---- in hyper-dual numbers ------------------------------------------------------------------------
+
+    def hyper_forward(self, w: Mapping[str, Hyper], x: Hyper) -> tuple[Hyper, tuple[Hyper, Hyper, Hyper]]:
+        """y = out(V U) + b."""
+        V, U = x.map(self.lift), w[self.weight].map(self.kernel)
+
+        def out(M: Tensor) -> Tensor:
+            y = M.new_empty(len(x.v), *self.output_space(x.v), *M.shape[-2:])
+            into = self.products_in(y)
+            if into is None:
+                self.out(M, y)
+            else:
+                into.copy_(M)
+            return y
+
+        y = bilinear(_product, V, U).map(out)
+        if self.bias is not None:
+            y = y + w[self.bias].map(lambda b: _along(b, y.v))
+        return y, (x, V, U)
+
+    def hyper_reverse(self, saved: tuple[Hyper, Hyper, Hyper], gy: Hyper) -> tuple[Hyper, dict[str, Hyper]]:
+        """x̄ = liftᵀ(M̄ Uᵀ), w̄ = kernelᵀ(Vᵀ M̄)."""
+        x, V, U = saved
+        M = gy.map(self.out_t)
+
+        def to_input(part: Tensor) -> Tensor:
+            gx = part.new_empty(*x.v.shape[:-2], *part.shape[-2:-1], x.v.shape[-1])
+            self.lift_t(part, gx)
+            return gx
+
+        gx = bilinear(lambda m, u: _product(m, u.transpose(2, 4)), M, U).map(to_input)
+        named = {self.weight: bilinear(_outer, V, M).map(self.kernel_t)}
+        if self.bias is not None:
+            named[self.bias] = gy.map(lambda g: g.flatten(1, -3).sum(1))
+        return gx, named
+
     # ---- the products -----------------------------------------------------------------------------------
 
     def _push(self, saved: Saved, dx: Tensor | None, dU: Tensor | None) -> Tensor:
@@ -268,6 +305,24 @@ def _gram(a: Tensor, b: Tensor, total: bool) -> Tensor:
     if total:
         return torch.bmm(a.flatten(1, 2).mT, b.flatten(1, 2)).unsqueeze(1)
     return torch.bmm(a.flatten(0, 1).mT, b.flatten(0, 1)).unflatten(0, a.shape[:2])
+
+
+def _product(V: Tensor, U: Tensor) -> Tensor:
+    """V [B, T, R, K or 1, I] times U [B, T or 1, I, K or 1, O]: [B, T, R, K, O]."""
+    K, L = V.shape[3], U.shape[3]
+    if L == 1:
+        return _times(V.flatten(2, 3), U.squeeze(3)).unflatten(2, (-1, K))
+    if K == 1:
+        return _times(V.squeeze(3), U.flatten(3)).unflatten(3, (L, -1))
+    raise ValueError("two tangents of K directions have no product")
+
+
+def _outer(V: Tensor, M: Tensor) -> Tensor:
+    """Vᵀ M: V [B, T, R, K or 1, I], M [B, T, R, K or 1, O] → [B, T, I, K, O]."""
+    K, L = V.shape[3], M.shape[3]
+    if L == 1:
+        return _gram(V.flatten(3), M.squeeze(3), False).unflatten(2, (K, -1)).movedim(2, 3)
+    return _gram(V.squeeze(3), M.flatten(3), False).unflatten(3, (L, -1))
 
 
 def _add(total: Tensor | None, term: Tensor) -> Tensor:
