@@ -130,6 +130,13 @@ class Adaptation:
             )
         return self._join(cotangents, rates)
 
+    def numbers_a_vector(self, omega: Tensor, episodes: Sequence[Episode]) -> int:
+        """About how many numbers each vector takes: all layers' of the support set, the largest two of the query's."""
+        x, _, query = _stack(episodes)
+        w = self.layout.primal(omega[None, : self.layout.size])
+        support = 3 * sum(self.engine.forward(w, x).inputs) if self.learner.inner_steps else 0
+        return support + 2 * max(self.engine.forward(w, query).inputs) + 4 * len(x) * self.layout.size
+
     # ---- products -----------------------------------------------------------------------------------------
 
     def logits(self, omega: Tensor, episodes: Sequence[Episode]) -> Tensor:

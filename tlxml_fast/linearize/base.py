@@ -219,7 +219,6 @@ class Linearization(ABC):
         if weights.shape != (self.T,):
             raise TlxError(f"weights have shape {tuple(weights.shape)} for {self.T} tasks")
         weights = weights.to(V)
-        self.prepare()
         total = torch.zeros_like(V)
         parts = self._each(
             lambda block, k: product(block, V[k], weights[block]), len(V), self.forward_side_by_side
@@ -236,6 +235,7 @@ class Linearization(ABC):
 
         Vectors are chunked for memory, and shared among threads where there are not blocks enough for them.
         """
+        self.prepare()
         blocks = self.blocks
         parallel = side_by_side and self.device.type == "cpu"
         idle = -(-torch.get_num_threads() // len(blocks)) if parallel else 1

@@ -62,6 +62,10 @@ class Embedding:
     def _apart(gz: Tensor, tapes: list[Tape]) -> list[Tensor]:
         return [g.contiguous() for g in gz.split([tape.y.shape[1] for tape in tapes], 1)]
 
+    def numbers_a_vector(self, omega: Tensor, episodes: Sequence[Episode]) -> int:
+        """About how many numbers each vector takes: the largest layer's, twice."""
+        return 2 * max(sum(sizes) for sizes in zip(*(t.inputs for t in self._tapes(omega, episodes)), strict=True))
+
     # ---- products -------------------------------------------------------------------------------------------
 
     def logits(self, omega: Tensor, episodes: Sequence[Episode]) -> Tensor:

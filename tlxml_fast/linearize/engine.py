@@ -24,6 +24,11 @@ class Tape:
     saved: list[Any]
     y: Tensor
 
+    @property
+    def inputs(self) -> list[int]:
+        """How many numbers each layer was given: what one vector's tangents take there."""
+        return [_numbers(saved) for saved in self.saved]
+
 
 @dataclass
 class Tangents:
@@ -190,3 +195,11 @@ def _accumulate(into: dict[str, Tensor], more: dict[str, Tensor]) -> None:
     """A module that is called twice has the sum of both cotangents."""
     for name, g in more.items():
         into[name] = into[name] + g if name in into else g
+
+
+def _numbers(saved: Any) -> int:
+    """Of the inputs among what a layer saved."""
+    if isinstance(saved, tuple):
+        return sum(_numbers(part) for part in saved)
+    x = getattr(saved, "x", None)
+    return x.numel() if isinstance(x, Tensor) else 0

@@ -17,7 +17,7 @@ from .parameters import Layout
 from .plan import Plan, Unsupported, plan
 from .reference import ReferenceLinearization
 
-# Numbers that one vector's tangents and one block's values may take, each.
+# What the values of one block of tasks, and the tangents of all its vectors, may take.
 BLOCK_BYTES = 64 << 20
 VECTOR_BYTES = 512 << 20
 
@@ -60,6 +60,19 @@ class NativeLinearization(Linearization):
         if example.query_x.ndim > 2:
             return 1
         return max(1, min(64, BLOCK_BYTES // (self.omega.element_size() * (8 * numbers + 4 * self.q))))
+
+    def vectors_at_once(self) -> int:
+        """As many as fit into VECTOR_BYTES."""
+        return self._vectors
+
+    @cached_property
+    def _vectors(self) -> int:
+        numbers = self.passes.numbers_a_vector(self.omega, self.episodes[self.blocks[0]])
+        return max(1, VECTOR_BYTES // (self.omega.element_size() * numbers))
+
+    def prepare(self) -> None:
+        """The number of vectors at once."""
+        _ = self._vectors
 
     def logits_block(self, block: slice) -> Tensor:
         """f, [B, n, C]."""

@@ -31,7 +31,7 @@ class Cotangents:
 
 
 class Layer(ABC):
-    """y = φ(x, w). A zero tangent or cotangent is None; `wanted` names the parameters whose cotangents are asked for."""
+    """y = φ(x, w). A zero tangent or cotangent is None; `wanted` names the parameters whose cotangents are wanted."""
 
     names: tuple[str, ...] = ()
     """The parameters and constants it reads."""
