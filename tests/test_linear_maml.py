@@ -87,7 +87,11 @@ def test_gauss_newton_is_the_hessian(linear, backend):
         lin = tlx.linearize(linear.learner(), [task], backend)
         eye = torch.eye(lin.q, dtype=torch.float64)
         near(lin.gradients()[0], as_tensor(linear.g[j]))
-        for matrix in (lin.gnvp(eye), lin.hvp(eye), lin.gn_rows(slice(0, 1))[0].T @ lin.gn_rows(slice(0, 1))[0]):
+        for matrix in (
+            lin.gnvp(eye),
+            lin.hvp(eye),
+            lin.gn_rows(slice(0, 1))[0].T @ lin.gn_rows(slice(0, 1))[0],
+        ):
             near(matrix, as_tensor(linear.H[j]))
 
 

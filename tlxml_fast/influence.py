@@ -18,6 +18,7 @@ from .learners import Episode, Learner
 from .linearize import FlatParameters, Linearization, choose_backend, linearize
 from .linearize.buckets import Buckets
 from .parallel import FORWARD_MODE
+from .profiling import span
 from .progress import progress_bar
 from .scores import Scores, TaskAxis
 from .solvers import Dense, FittedInverse, Inverse
@@ -179,9 +180,11 @@ class TaskInfluence:
         explained = self._explained(test, target, per_query)
         solved = [self._solve(rows) for rows in explained]
         right = self._scaled(gradients.double()).mT
-        values = torch.nn.utils.rnn.pad_sequence(
-            [-(rows @ right) for rows in solved], batch_first=True, padding_value=float("nan")
-        )
+        flops = 2 * sum(len(rows) for rows in solved) * right.numel()
+        with span("scores", flops, 8 * right.numel(), dtype=torch.float64):
+            values = torch.nn.utils.rnn.pad_sequence(
+                [-(rows @ right) for rows in solved], batch_first=True, padding_value=float("nan")
+            )
         info = {**self.report, "seconds": {**self.report["seconds"], "scores": time.perf_counter() - start}}
         in_fit = torch.tensor([task.id in self._by_id for task in train])
         if not in_fit.all():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..linearize import Linearization
+from ..profiling import span
 from .base import SAMPLE, Curvature, Way
 
 
@@ -30,12 +31,16 @@ class GaussNewton(Curvature):
         few = lin.omega.new_ones(tasks, min(SAMPLE, lin.gn_rank), lin.n, lin.C)
 
         def gram(rows: Tensor) -> Tensor:
-            rows = rows.flatten(0, 1).double()
-            return rows.mT @ rows
+            rows = rows.flatten(
+                0, 1
+            )  # their rounding is that of the product: it needs no more precision than they
+            m, q = rows.shape
+            with span("gram matrix", 2 * m * q * q, (m * q + q * q) * rows.element_size(), dtype=rows.dtype):
+                return rows.mT @ rows
 
         pull_backs = Way(
             f"{lin.gn_rank} pull-backs a task",
-            lambda block: gram(lin.gn_rows(block)),
+            lambda block: gram(lin.gn_rows(block)).double(),
             lambda: gram(lin.vjp_block(lin.blocks[0], few)),
             lin.gn_rank / few.shape[1],
             side_by_side=True,

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import CurvatureError
 from ..linearize import Linearization
 from ..linearize.buckets import Buckets
+from ..profiling import span
 from ..progress import progress_bar
 from ..timing import seconds
 from .base import Curvature, Way
@@ -51,7 +52,8 @@ class CurvatureOperator:
                 way = self._cheapest(lin)
                 with lin.task_threads(way.side_by_side) as each:
                     for block, matrix in zip(lin.blocks, each(way.assemble, lin.blocks), strict=True):
-                        total += matrix
+                        with span("sum of matrices", total.numel(), 24 * total.numel(), dtype=torch.float64):
+                            total += matrix
                         advance(len(lin.episodes[block]))
         total /= len(self.buckets)
         if not torch.isfinite(total).all():

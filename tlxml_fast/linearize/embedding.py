@@ -64,7 +64,9 @@ class Embedding:
 
     def numbers_a_vector(self, omega: Tensor, episodes: Sequence[Episode]) -> int:
         """About how many numbers each vector takes: the largest layer's, twice."""
-        return 2 * max(sum(sizes) for sizes in zip(*(t.inputs for t in self._tapes(omega, episodes)), strict=True))
+        return 2 * max(
+            sum(sizes) for sizes in zip(*(t.inputs for t in self._tapes(omega, episodes)), strict=True)
+        )
 
     # ---- products -------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..profiling import span
 from .hyperdual import Hyper
 from .layers import Cotangents, Named
 from .plan import Plan
@@ -70,7 +71,8 @@ class Engine:
             if step.layer is None:
                 y, s = values[step.inputs[0]] + values[step.inputs[1]], None
             else:
-                y, s = step.layer.forward(w, values[step.inputs[0]])
+                with span(f"{type(step.layer).__name__} forward"):
+                    y, s = step.layer.forward(w, values[step.inputs[0]])
             values.append(y)
             saved.append(s)
         return Tape(saved, values[-1])
@@ -85,7 +87,8 @@ class Engine:
             if step.layer is None:
                 dy, k = _sum(*given), None
             else:
-                dy, k = step.layer.jvp(saved, given[0], dw, keep)
+                with span(f"{type(step.layer).__name__} jvp"):
+                    dy, k = step.layer.jvp(saved, given[0], dw, keep)
             tangents.append(dy)
             kept.append(k if keep else None)
             for j in step.inputs:
@@ -110,7 +113,8 @@ class Engine:
                 continue
             source = step.inputs[0]
             need_x = source > 0 and bool(self.uses[source - 1] & wanted)
-            back = step.layer.vjp(tape.saved[i], g, wanted, need_x, total, keep)
+            with span(f"{type(step.layer).__name__} vjp"):
+                back = step.layer.vjp(tape.saved[i], g, wanted, need_x, total, keep)
             _accumulate(result.parameters, back.parameters)
             if need_x:
                 cotangents[source] = _sum(cotangents[source], back.x)
@@ -137,9 +141,10 @@ class Engine:
                 continue
             source = step.inputs[0]
             need_x = source > 0 and bool(self.uses[source - 1] & wanted)
-            back = step.layer.hvp(
-                tape.saved[i], reverse.gy[i], reverse.given[i], tangents.kept[i], dg, wanted, need_x
-            )
+            with span(f"{type(step.layer).__name__} hvp"):
+                back = step.layer.hvp(
+                    tape.saved[i], reverse.gy[i], reverse.given[i], tangents.kept[i], dg, wanted, need_x
+                )
             _accumulate(found, back.parameters)
             if need_x:
                 cotangents[source] = _sum(cotangents[source], back.x)

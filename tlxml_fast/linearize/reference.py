@@ -17,6 +17,7 @@ from torch.func import jvp, vjp, vmap
 
 from ..learners import Episode, Learner
 from ..parallel import FORWARD_MODE
+from ..profiling import span
 from ..task import TaskSet
 from ..timing import seconds
 from .base import BackendReport, Linearization
@@ -120,12 +121,13 @@ class ReferenceLinearization(Linearization):
 
     def _over_vectors(self, kind: str, apply: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
         """`apply` on every row, in the order of the rows."""
-        mode = self.execution or self._chosen.get(kind)
-        if mode is None and len(vectors) >= 4:
-            mode = self._chosen[kind] = self._measure(kind, apply, vectors)
-        if mode == BATCHED:
-            return torch.cat([_at_once(apply, chunk) for chunk in vectors.split(VECTORS_AT_ONCE)])
-        return torch.stack([apply(v) for v in vectors]).detach()
+        with span(f"torch.func {kind}"):
+            mode = self.execution or self._chosen.get(kind)
+            if mode is None and len(vectors) >= 4:
+                mode = self._chosen[kind] = self._measure(kind, apply, vectors)
+            if mode == BATCHED:
+                return torch.cat([_at_once(apply, chunk) for chunk in vectors.split(VECTORS_AT_ONCE)])
+            return torch.stack([apply(v) for v in vectors]).detach()
 
     def _measure(self, kind: str, apply: Callable[[Tensor], Tensor], vectors: Tensor) -> str:
         """Time both ways on the first vectors; LOOPED where vmap does not work at all."""

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import _len_torch_dispatch_stack
 
 from tlxml_fast.errors import BackendError, FallbackWarning, TlxError
 from tlxml_fast.ops import _native
+from tlxml_fast.profiling import span
 
 BACKENDS = ("auto", "native", "reference")
 
@@ -142,4 +143,5 @@ def launch(op: str, first: Tensor, *arguments: Tensor | float | None) -> None:
         if isinstance(x, Tensor) and not x.is_contiguous():
             raise TlxError(f"{op}: a tensor of shape {tuple(x.shape)} is not contiguous.")
     passed = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in held]
-    _native.kernel(op, first.dtype)(*passed)
+    with span(op, bytes=sum(x.nbytes for x in held if isinstance(x, Tensor)), dtype=first.dtype):
+        _native.kernel(op, first.dtype)(*passed)

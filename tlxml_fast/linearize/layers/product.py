@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...profiling import span
 from ..hyperdual import Hyper, bilinear
 from .base import Cotangents, Layer, Named
 
@@ -291,20 +293,30 @@ def _times(a: Tensor, b: Tensor, add_to: Tensor | None = None, into: Tensor | No
     else:
         a, b = a.flatten(0, 1), b.flatten(0, 1)
     shape = (*a.shape[:2], b.shape[-1])
-    if add_to is not None:
-        product = add_to.view(shape).baddbmm_(a, b)
-    elif into is not None:
-        product = torch.bmm(a, b, out=into.view(shape))
-    else:
-        product = torch.bmm(a, b)
+    with _span(a, b):
+        if add_to is not None:
+            product = add_to.view(shape).baddbmm_(a, b)
+        elif into is not None:
+            product = torch.bmm(a, b, out=into.view(shape))
+        else:
+            product = torch.bmm(a, b)
     return product.view(B, T, m, -1)
 
 
 def _gram(a: Tensor, b: Tensor, total: bool) -> Tensor:
     """aᵀ b for a [B, T, r, m] and b [B, T, r, o]: [B, T, m, o], or summed over T, [B, 1, m, o]."""
-    if total:
-        return torch.bmm(a.flatten(1, 2).mT, b.flatten(1, 2)).unsqueeze(1)
-    return torch.bmm(a.flatten(0, 1).mT, b.flatten(0, 1)).unflatten(0, a.shape[:2])
+    first = 1 if total else 0
+    left, right = a.flatten(first, first + 1).mT, b.flatten(first, first + 1)
+    with _span(left, right):
+        product = torch.bmm(left, right)
+    return product.unsqueeze(1) if total else product.unflatten(0, a.shape[:2])
+
+
+def _span(a: Tensor, b: Tensor) -> AbstractContextManager[object]:
+    """Of a product of stacks of matrices."""
+    result = a.numel() // a.shape[2] * b.shape[2]
+    numbers = a.numel() + b.numel() + result
+    return span("matrix products", 2 * result * a.shape[2], numbers * a.element_size(), dtype=a.dtype)
 
 
 def _product(V: Tensor, U: Tensor) -> Tensor:
