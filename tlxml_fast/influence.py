@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 from .curvature import Curvature, CurvatureOperator, GaussNewton, Identity
 from .errors import CurvatureError, InfluenceWarning, LearnerError, TaskError, TlxError
-from .learners import Episode, Learner
-from .linearize import FlatParameters, Linearization, choose_backend, linearize
+from .learners import Learner
+from .linearize import Linearization, choose_backend, linearize
 from .linearize.buckets import Buckets
-from .parallel import FORWARD_MODE
 from .profiling import span
 from .progress import progress_bar
 from .scores import Scores, TaskAxis
@@ -143,17 +141,9 @@ class TaskInfluence:
 
     def adaptation(self, test_task: Task, train_task: Task | int) -> Tensor:
         """I_adpt(i, j) = (∂θ_i/∂ω) I_meta(j), [p], in the order of `learner.adapt`'s result."""
-        learner = self.learner.at_evaluation()
-        lin = self._linearize(learner, TaskSet([test_task]))
-        episode: Episode = lin.episodes[0]
+        lin = self._linearize(self.learner.at_evaluation(), TaskSet([test_task]))
         direction = self.meta(train_task).to(lin.omega)
-
-        def adapted(omega: Tensor) -> Tensor:
-            theta = learner.adapt(lin.flat.unflatten(omega), episode, lin.ways)
-            return FlatParameters(theta).flatten(theta)
-
-        with FORWARD_MODE:
-            return jvp(adapted, (lin.omega,), (direction,))[1].detach().double()
+        return lin.adaptation_block(slice(0, 1), direction[None])[0, 0].double()
 
     def scores(
         self,
@@ -208,7 +198,7 @@ class TaskInfluence:
         losses = torch.stack(buckets.gather(lambda lin, block: lin.losses()[block], lambda done: None))
         buckets.require_finite("loss", losses[:, None])
         with progress_bar(description, len(buckets), self.progress) as advance:
-            gradients = torch.stack(buckets.gather(_gradient_rows, advance))
+            gradients = torch.stack(buckets.gather(lambda lin, block: lin.gradients_block(block), advance))
         buckets.require_finite("gradient", gradients)
         return gradients, losses
 
@@ -304,12 +294,6 @@ class TaskInfluence:
         lin = self._train.linearizations[0]
         if not torch.equal(lin.flat.flatten(self.learner.parameters()).detach().to(lin.omega), lin.omega):
             raise LearnerError("the learner's parameters have changed since fit; fit again")
-
-
-def _gradient_rows(lin: Linearization, block: slice) -> Tensor:
-    """∇_ω L_t of the tasks of a block, [B, q]."""
-    u = lin.learner.loss.gradient(lin.logits[block], lin.targets[block])
-    return lin.vjp_block(block, u[:, None])[:, 0]
 
 
 def _agreed(

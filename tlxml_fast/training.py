@@ -17,6 +17,8 @@ from .checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from .errors import CheckpointError, InfluenceWarning, LearnerError, TaskError
 from .learners import Episode, Learner
 from .learners.body import Body
+from .linearize import MetaGradient, Unsupported
+from .ops import why_not_native
 from .parallel import Map, task_threads
 from .progress import progress_bar
 from .task import Task, TaskSet
@@ -148,6 +150,7 @@ def meta_train(
             save_checkpoint(checkpoint, learner, optim)
 
     trained = learner.for_training()
+    native = _native_gradient(trained, learner)
     # running statistics are updated one task after another
     parallel = trained is learner and next(iter(parameters.values())).device.type == "cpu"
     with (
@@ -159,7 +162,7 @@ def meta_train(
             if schedule == "cosine":
                 optim.param_groups[0]["lr"] = lr * 0.5 * (1 + np.cos(np.pi * done / steps))
             drawn = [tasks[int(i)] for i in _draw(seed, done, len(tasks), batch_size)]
-            loss = _step(trained, parameters, optim, drawn, each)
+            loss = _step(trained, parameters, optim, drawn, each, native)
             done += 1
             if val_tasks is not None and (done == steps or (val_every and done % val_every == 0)):
                 result = evaluate(learner, val_tasks)
@@ -178,6 +181,7 @@ def _step(
     optim: torch.optim.Optimizer,
     tasks: list[Task],
     each: Map,
+    native: MetaGradient | None,
 ) -> float:
     """One step on the mean loss of the tasks; the mean loss."""
 
@@ -187,9 +191,17 @@ def _step(
         loss = learner.loss(logits, y)
         return loss.detach(), torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
 
+    def by_engine(task: Task) -> tuple[Tensor, list[Tensor]]:
+        _need_labels(task)
+        loss, gradient = native(omega, task)
+        return loss, list(native.flat.unflatten(gradient).values())
+
+    if native is not None:
+        omega = native.flat.flatten(parameters).detach()
     optim.zero_grad()
     total = 0.0
-    for task, (loss, gradients) in zip(tasks, each(loss_and_gradient, tasks), strict=True):
+    way = loss_and_gradient if native is None else by_engine
+    for task, (loss, gradients) in zip(tasks, each(way, tasks), strict=True):
         if not torch.isfinite(loss):
             raise TaskError(f"the loss of task {task.label!r} is {float(loss)} during meta-training")
         total += float(loss)
@@ -200,13 +212,27 @@ def _step(
     return total / len(tasks)
 
 
+def _native_gradient(trained: Learner, learner: Learner) -> MetaGradient | None:
+    """The engine's meta-gradient; None where autograd takes it: no core, no plan, running statistics to update."""
+    if trained is not learner or why_not_native() is not None:
+        return None
+    try:
+        return MetaGradient(learner)
+    except Unsupported:
+        return None
+
+
 def _forward(learner: Learner, omega: dict[str, Tensor], task: Task) -> tuple[Tensor, Tensor]:
     """Query logits and query labels of one task, in ω's dtype and on its device."""
-    if task.query_y is None:
-        raise TaskError(f"task {task.label!r} has no query labels to be judged by")
+    _need_labels(task)
     like = next(iter(omega.values()))
     logits = learner.query_logits(omega, Episode.of(task, like.dtype, like.device), task.ways)
     return logits, task.query_y.to(like.device, like.dtype if task.regression else torch.int64)
+
+
+def _need_labels(task: Task) -> None:
+    if task.query_y is None:
+        raise TaskError(f"task {task.label!r} has no query labels to be judged by")
 
 
 def _draw(seed: int, step: int, tasks: int, batch_size: int) -> np.ndarray:

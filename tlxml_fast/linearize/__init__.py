@@ -11,7 +11,7 @@ from ..learners import Learner
 from ..ops import why_not_native
 from ..task import Task, TaskSet
 from .base import BackendReport, FlatParameters, Linearization
-from .native import NativeLinearization
+from .native import MetaGradient, NativeLinearization
 from .plan import Unsupported
 from .reference import ReferenceLinearization
 
@@ -22,8 +22,10 @@ __all__ = [
     "BackendReport",
     "FlatParameters",
     "Linearization",
+    "MetaGradient",
     "NativeLinearization",
     "ReferenceLinearization",
+    "Unsupported",
     "choose_backend",
     "linearize",
 ]

@@ -160,6 +160,20 @@ class Adaptation:
         tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
         return self._pull(thetas, x, y, D, self._returned(tape, U.transpose(1, 2).contiguous()))
 
+    def adaptation(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
+        """(∂θ_t/∂ω) v_k, [T, K, p]."""
+        x, y, _ = _stack(episodes)
+        return self._push(omega, x, y, self._rates(omega), V)[1].expand(len(x), -1, -1)
+
+    def gradients(self, omega: Tensor, episodes: Sequence[Episode], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """f [T, n, C] and ∇_ω L_t [T, q], in one go."""
+        x, y, query = _stack(episodes)
+        D = self._rates(omega)
+        thetas = self._trajectory(omega, x, y, D)
+        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
+        u = self.loss.gradient(tape.y, targets)[:, :, None]
+        return tape.y, self._pull(thetas, x, y, D, self._returned(tape, u))[:, 0]
+
     def gnvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q], while the task's activations are at hand."""
         x, y, query = _stack(episodes)

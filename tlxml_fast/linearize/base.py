@@ -106,6 +106,10 @@ class Linearization(ABC):
     def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t ∇²L_t v_k over the block, with the exact Hessian: V [K, q], weights [B] → [K, q]."""
 
+    @abstractmethod
+    def adaptation_block(self, block: slice, V: Tensor) -> Tensor:
+        """(∂θ_t/∂ω) v_k, θ_t flat in the order of `learner.adapt`'s result: V [K, q] → [B, K, p]."""
+
     def vectors_at_once(self) -> int:
         """How many vectors a block may work on at a time."""
         return 1 << 30
@@ -168,7 +172,13 @@ class Linearization(ABC):
 
     def gradients(self) -> Tensor:
         """∇_ω L_t of every task, [T, q]."""
-        return self.vjp(self.logit_gradients(self.targets)[:, None] / self.n)[:, 0]
+        with self.task_threads() as each:
+            return torch.cat(list(each(self.gradients_block, self.blocks)))
+
+    def gradients_block(self, block: slice) -> Tensor:
+        """∇_ω L_t of the tasks of a block, [B, q]."""
+        u = self.learner.loss.gradient(self.logits[block], self.targets[block])
+        return self.vjp_block(block, u[:, None])[:, 0]
 
     def per_query_gradients(self) -> Tensor:
         """∇_ω ℓ_tm of every query's own loss, [T, n, q]; their mean over queries is `gradients()`."""

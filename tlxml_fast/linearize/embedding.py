@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..learners import Episode, ProtoNet
 from ..ops import proto_gn
-from ..ops.prototypes import head_hvp, head_jvp, head_vjp, proto_head
+from ..ops.prototypes import Head, head_hvp, head_jvp, head_vjp, proto_head
 from .engine import Engine, Reverse, Tangents, Tape, channels_last
 from .layers import Flatten
 from .parameters import Layout
@@ -74,7 +74,7 @@ class Embedding:
         """f, [T, n, C]."""
         return self._formulas(*self._head(self._tapes(omega, episodes), episodes)).logits
 
-    def _formulas(self, z: Tensor, labels: Tensor):
+    def _formulas(self, z: Tensor, labels: Tensor) -> Head:
         return proto_head(z, labels, self.ways, self.learner.distance, self.learner.scale)
 
     def jvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
@@ -88,6 +88,21 @@ class Embedding:
         tapes = self._tapes(omega, episodes)
         head = self._formulas(*self._head(tapes, episodes))
         return self._returned(tapes, head_vjp(head, U).transpose(1, 2), total=False)
+
+    def adaptation(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
+        """(∂θ_t/∂ω) v_k, [T, K, p]: the encoder's parameters as they are, then the prototypes'."""
+        tapes = self._tapes(omega, episodes)
+        head = self._formulas(*self._head(tapes, episodes))
+        dz = self._moved(tapes, V)[0].transpose(1, 2)
+        prototypes = head.mean[:, None] @ dz[:, :, : head.mean.shape[2]]
+        return torch.cat([V.expand(len(episodes), -1, -1), prototypes.flatten(2)], 2)
+
+    def gradients(self, omega: Tensor, episodes: Sequence[Episode], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """f [T, n, C] and ∇_ω L_t [T, q], in one go."""
+        tapes = self._tapes(omega, episodes)
+        head = self._formulas(*self._head(tapes, episodes))
+        u = self.loss.gradient(head.logits, targets)[:, None]
+        return head.logits, self._returned(tapes, head_vjp(head, u).transpose(1, 2), total=False)[:, 0]
 
     def gnvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q]."""

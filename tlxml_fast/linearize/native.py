@@ -7,11 +7,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..learners import MAML, Learner, ProtoNet
+from ..learners import MAML, Episode, Learner, ProtoNet
 from ..memory import keep_freed_memory
-from ..task import TaskSet
+from ..task import Task, TaskSet
 from .adaptation import Adaptation
-from .base import BackendReport, Linearization
+from .base import BackendReport, FlatParameters, Linearization
 from .embedding import Embedding
 from .parameters import Layout
 from .plan import Plan, Unsupported, plan
@@ -90,6 +90,14 @@ class NativeLinearization(Linearization):
         """Σ_t w_t J_tᵀ Λ_t J_t v_k over the block, [K, q]."""
         return self.passes.gnvp(self.omega, self.episodes[block], V, weights)
 
+    def adaptation_block(self, block: slice, V: Tensor) -> Tensor:
+        """(∂θ_t/∂ω) v_k, [B, K, p]."""
+        return self.passes.adaptation(self.omega, self.episodes[block], V)
+
+    def gradients_block(self, block: slice) -> Tensor:
+        """∇_ω L_t, [B, q]."""
+        return self.passes.gradients(self.omega, self.episodes[block], self.targets[block])[1]
+
     def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t ∇²L_t v_k over the block, [K, q]."""
         obstacle = self.passes.no_third_derivative()
@@ -101,3 +109,37 @@ class NativeLinearization(Linearization):
     @cached_property
     def _reference(self) -> ReferenceLinearization:
         return ReferenceLinearization(self.learner, self.tasks, self.dtype, self.report)
+
+
+class MetaGradient:
+    """∇_ω L_t of one task after another, at whatever ω is at the time: what `meta_train` averages.
+
+    Raises Unsupported where the engine has no plan for the learner's module.
+    """
+
+    def __init__(self, learner: Learner):
+        module_plan = native_plan(learner)
+        parameters = learner.parameters()
+        first = next(iter(parameters.values()))
+        if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+            raise Unsupported(
+                f"the engine runs on the CPU in float32 or float64, not {first.dtype} on {first.device}"
+            )
+        if getattr(learner, "first_order", False):
+            raise Unsupported("first-order MAML drops the chain through the inner steps")
+        self.learner, self.flat = learner, FlatParameters(parameters)
+        self.dtype, self.device = first.dtype, first.device
+        layout = Layout(learner, self.flat, self.dtype, self.device)
+        kind = Adaptation if isinstance(learner, MAML) else Embedding
+        self.passes = lambda ways: kind(learner, module_plan, layout, ways)
+
+    def __call__(self, omega: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+        """L_t, and ∇_ω L_t, [q]."""
+        episode = Episode.of(task, self.dtype, self.device)
+        y = task.query_y.to(self.device, self.dtype if task.regression else torch.int64)[None]
+        try:
+            logits, gradients = self.passes(task.ways).gradients(omega, [episode], y)
+        except RuntimeError:
+            self.learner.check(task)  # which says in words what does not fit
+            raise
+        return self.learner.loss(logits[0], y[0]), gradients[0]

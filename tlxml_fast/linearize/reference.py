@@ -20,7 +20,7 @@ from ..parallel import FORWARD_MODE
 from ..profiling import span
 from ..task import TaskSet
 from ..timing import seconds
-from .base import BackendReport, Linearization
+from .base import BackendReport, FlatParameters, Linearization
 
 LOOPED, BATCHED = "looped", "batched"
 
@@ -80,6 +80,10 @@ class ReferenceLinearization(Linearization):
         """Σ_t w_t ∇²L_t v_k, forward over reverse, through the adaptation."""
         return sum(w * self._hvp(t, V) for t, w in zip(self._tasks(block), weights, strict=True))
 
+    def adaptation_block(self, block: slice, V: Tensor) -> Tensor:
+        """(∂θ_t/∂ω) v_k by forward mode."""
+        return torch.stack([self._adaptation(t, V) for t in self._tasks(block)])
+
     # ---- one task -----------------------------------------------------------------------------------
 
     def _tasks(self, block: slice) -> range:
@@ -107,6 +111,14 @@ class ReferenceLinearization(Linearization):
         gradient = torch.func.grad(loss)
         with FORWARD_MODE:
             return self._over_vectors("hvp", lambda v: jvp(gradient, (self.omega,), (v,))[1], V)
+
+    def _adaptation(self, t: int, V: Tensor) -> Tensor:
+        def adapted(omega: Tensor) -> Tensor:
+            theta = self.learner.adapt(self.flat.unflatten(omega), self.episodes[t], self.ways)
+            return FlatParameters(theta).flatten(theta)
+
+        with FORWARD_MODE:
+            return torch.stack([jvp(adapted, (self.omega,), (v,))[1].detach() for v in V])
 
     def _logits(self, omega: Tensor, episode: Episode) -> Tensor:
         return self.learner.query_logits(self.flat.unflatten(omega), episode, self.ways)
