@@ -8,7 +8,8 @@ from importlib import metadata
 
 import torch
 
-from tlxml_fast.ops import OPS, _native
+from tlxml_fast.memory import keep_freed_memory
+from tlxml_fast.ops import OPS, _native, in_double
 from tlxml_fast.ops._dispatch import Choice
 
 Row = tuple[str, str, str]  # section, what, status
@@ -69,6 +70,7 @@ def _simd() -> Iterator[Row]:
 def _threads() -> Iterator[Row]:
     yield "threads", "torch.get_num_threads()", str(torch.get_num_threads())
     yield "threads", "loops of the core", _native.threading
+    yield "threads", "freed memory", keep_freed_memory()
 
 
 def _backends() -> Iterator[Row]:
@@ -92,8 +94,8 @@ def _ops() -> Iterator[Row]:
         errors = []
         for dtype in (torch.float32, torch.float64):
             args, kwargs = op.example(dtype, torch.Generator().manual_seed(0))
-            want = op.reference(*(x.double() if x.is_floating_point() else x for x in args), **kwargs)
-            got = op.function(*args, backend="native", **kwargs)
+            want = op.reference(*map(in_double, args), **kwargs)
+            got = op.function(*args, **kwargs)
             pairs = zip(*((r,) if isinstance(r, torch.Tensor) else r for r in (got, want)), strict=True)
             errors.append(max(((g - w).abs().max() / w.abs().max()).item() for g, w in pairs))
         good = errors[0] < 1e-4 and errors[1] < 1e-12

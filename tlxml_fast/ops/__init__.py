@@ -6,8 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import fields, is_dataclass, replace
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import torch
+
+from tlxml_fast.ops import im2col as _im2col
+from tlxml_fast.ops import norm_act_pool as _norm_act_pool
+from tlxml_fast.ops import winograd as _winograd
 from tlxml_fast.ops._dispatch import Choice, choose
 from tlxml_fast.ops._native import native_available, why_not_native
 from tlxml_fast.ops.proto_gn import example as _proto_gn_example
@@ -24,16 +31,41 @@ class Op(NamedTuple):
     example: Callable
 
 
+def _layer_ops() -> dict[str, Op]:
+    """Those that only the engine calls; their modules give functions, references and arguments by name."""
+
+    def example(module: ModuleType, name: str) -> Callable:
+        return lambda dtype, generator: (module.examples(dtype, generator)[name][2], {})
+
+    return {
+        name: Op(function, reference, example(module, name))
+        for module in (_norm_act_pool, _im2col, _winograd)
+        for name, (function, reference, _) in module.examples(torch.float32, torch.Generator()).items()
+    }
+
+
 OPS = {
     "softmax_gn": Op(softmax_gn, softmax_gn_ref, _softmax_gn_example),
     "proto_gn": Op(proto_gn, proto_gn_ref, _proto_gn_example),
+    **_layer_ops(),
 }
+
+
+def in_double(value: Any) -> Any:
+    """An argument of an op in float64: a tensor, a record of tensors, or anything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.double() if value.is_floating_point() else value
+    if is_dataclass(value):
+        return replace(value, **{f.name: in_double(getattr(value, f.name)) for f in fields(value)})
+    return value
+
 
 __all__ = [
     "OPS",
     "Choice",
     "Op",
     "choose",
+    "in_double",
     "native_available",
     "proto_gn",
     "proto_gn_ref",

@@ -58,3 +58,14 @@ def col2im_ref(patches: Tensor, H: int, W: int, window: Window) -> Tensor:
     """`col2im` by differentiating `im2col_ref`."""
     zero = patches.new_zeros(patches.shape[0], H, W, patches.shape[3], patches.shape[6])
     return torch.func.vjp(lambda x: im2col_ref(x, window), zero)[1](patches)[0]
+
+
+def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]:
+    """Small calls for self-tests, by the kernel's name: function, reference, arguments."""
+    window = Window((3, 2), (2, 1), (1, 0))
+    x = torch.randn(2, 5, 6, 3, 4, dtype=dtype, generator=generator)
+    patches = torch.randn(2, 3, 5, 3, 3, 2, 4, dtype=dtype, generator=generator)
+    return {
+        "im2col": (im2col, im2col_ref, (x, window)),
+        "col2im": (col2im, col2im_ref, (patches, 5, 6, window)),
+    }

@@ -84,7 +84,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each task's channels: x [T, ..., C] → [T, C] each."""
     x = x.flatten(1, -2)
     if not on_native("channel_moments", x):
-        return x.mean(1), x.var(1, correction=0)
+        return channel_moments_ref(x)
     T, P, C = x.shape
     mean, var = x.new_empty(T, C), x.new_empty(T, C)
     launch("channel_moments", x, mean, var, T, P, C)
@@ -204,6 +204,12 @@ def norm_act_pool_hvp(
 
 
 # ---- in plain torch ---------------------------------------------------------------------------------
+
+
+def channel_moments_ref(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`channel_moments` by torch."""
+    x = x.flatten(1, -2)
+    return x.mean(1), x.var(1, correction=0)
 
 
 def norm_act_pool_ref(
@@ -336,3 +342,39 @@ def scatter(p: Primal, at_winners: Tensor) -> Tensor:
     dense = at_winners.new_zeros(T, N, H * W, K, C)
     dense.scatter_add_(2, _places(p).expand(-1, -1, -1, K, -1), at_winners.flatten(2, 3))
     return dense.unflatten(2, (H, W))
+
+
+def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]:
+    """Small calls for self-tests, by the kernel's name: function, reference, arguments."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=dtype, generator=generator)
+
+    x, gamma, beta = normal(2, 3, 6, 5, 4), normal(2, 4), normal(2, 4)
+    mean, var = x.mean((1, 2, 3)), x.var((1, 2, 3), correction=0)
+    forward = (x, mean, var.rsqrt(), gamma, beta, 0.1, Pool(2, 2), 1 / 90)
+    _, p = norm_act_pool_ref(*forward)
+    dx, gy, moments = normal(2, 3, 6, 5, 3, 4), normal(2, 3, 3, 2, 3, 4), normal(2, 2, 3, 4)
+    one, tangent = normal(2, 3, 3, 2, 1, 4), normal(2, 3, 4)
+    # what one pass gives the next must fit: the JVP of the VJP takes the results of both
+    gaffine = norm_act_pool_affine_ref(p, one)
+    chosen, sums = norm_act_pool_gather_ref(p, dx)
+    second = (p, one, norm_act_pool_vjp_ref(p, one, gaffine), gaffine, gy, dx, chosen, sums * p.inverse_count)
+    return {
+        "channel_moments": (channel_moments, channel_moments_ref, (x,)),
+        "norm_act_pool": (_value, _value_ref, forward),
+        "norm_act_pool_gather": (norm_act_pool_gather, norm_act_pool_gather_ref, (p, dx)),
+        "norm_act_pool_jvp": (norm_act_pool_jvp, norm_act_pool_jvp_ref, (p, gy, moments, tangent, tangent)),
+        "norm_act_pool_affine": (norm_act_pool_affine, norm_act_pool_affine_ref, (p, gy)),
+        "norm_act_pool_vjp": (norm_act_pool_vjp, norm_act_pool_vjp_ref, (p, gy, moments)),
+        "norm_act_pool_hvp": (norm_act_pool_hvp, norm_act_pool_hvp_ref, (*second, tangent, tangent)),
+    }
+
+
+def _value(x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, beta: Tensor, *rest) -> Tensor:
+    leak, pool, inverse_count = rest
+    return norm_act_pool(x, mean, rstd, gamma, beta, leak=leak, pool=pool, inverse_count=inverse_count)[0]
+
+
+def _value_ref(*arguments) -> Tensor:
+    return norm_act_pool_ref(*arguments)[0]

@@ -127,3 +127,17 @@ def _both_sides(dtype: torch.dtype, device: torch.device) -> Tensor:
     """G ⊗ G, [16, 9], which takes the nine numbers of a kernel at once."""
     g = _matrix(G, dtype, device)
     return torch.kron(g, g)
+
+
+def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]:
+    """Small calls for self-tests, by the kernel's name: function, reference, arguments."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=dtype, generator=generator)
+
+    return {
+        "winograd_data": (winograd_data, winograd_data_ref, (normal(2, 5, 6, 7), 1)),
+        "winograd_data_t": (winograd_data_t, winograd_data_t_ref, (normal(16, 2, 3, 3, 7), 5, 6, 1)),
+        "winograd_output": (winograd_output, winograd_output_ref, (normal(16, 2, 3, 3, 7), 5, 6)),
+        "winograd_output_t": (winograd_output_t, winograd_output_t_ref, (normal(2, 5, 6, 7),)),
+    }
