@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test quick lint doctor clean
+.PHONY: demo test quick lint doctor bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/tlxml-fast demo --out runs/demo
@@ -21,6 +21,10 @@ lint: $(VENV)/installed
 
 doctor: $(VENV)/installed
 	$(BIN)/tlxml-fast doctor
+
+bench: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/tlxml-fast bench --out benchmarks/results
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -266,6 +266,24 @@ def demo(
 
 
 @app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="Where bench.json and bench.md go.")] = Path("bench"),
+    only: Annotated[str, typer.Option(help="Only the cases whose name contains this.")] = "",
+    seed: Seed = 0,
+    rounds: Annotated[int, typer.Option(help="Times each contestant runs.")] = 7,
+    seconds: Annotated[float, typer.Option(help="None runs again after as long as this.")] = 20.0,
+    quiet: Quiet = False,
+) -> None:
+    """The engine beside torch.func, curvlinops and a loop over tasks: validated, then timed in turns."""
+    from .benchmarks.run import run, table
+
+    warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own
+    rows = run(out, only, seed, rounds, seconds, progress=not quiet)
+    console.print(table(rows))
+    console.print(f"Written to {out}")
+
+
+@app.command()
 def doctor() -> None:
     """What is built, which backend will run and why."""
     from .doctor import report as rows

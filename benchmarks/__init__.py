@@ -1,0 +1,1 @@
+"""The engine beside what people have today, on one machine in one run: `tlxml-fast bench`."""
