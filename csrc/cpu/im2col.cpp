@@ -13,30 +13,58 @@ struct Shape {
     int64_t H, W, K, C, Ho, Wo, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
 };
 
-// Calls body(pixel or -1, patch): offsets of a position's first channel in the image, and of its place in the rows.
+// Calls body(first, last, pixel, patch) for every tap and row of outputs: columns first to last - 1 lie inside the image,
+// and column j's channels begin at pixel + j * step of the image, its place among the rows at patch + j * row.
 template <class Body>
 TLX_INLINE void for_taps(const Shape& s, int64_t begin, int64_t end, const Body& body) {
-    const int64_t taps = s.kernel_h * s.kernel_w;
+    const int64_t taps = s.kernel_h * s.kernel_w, row = s.K * taps * s.C;
     for (int64_t n = begin; n < end; ++n)
         for (int64_t i = 0; i < s.Ho; ++i)
-            for (int64_t j = 0; j < s.Wo; ++j)
-                for (int64_t tap = 0; tap < taps; ++tap) {
-                    const int64_t y = i * s.stride_h - s.padding_h + tap / s.kernel_w;
-                    const int64_t x = j * s.stride_w - s.padding_w + tap % s.kernel_w;
-                    const bool inside = y >= 0 && y < s.H && x >= 0 && x < s.W;
-                    const int64_t pixel = inside ? ((n * s.H + y) * s.W + x) * s.K * s.C : -1;
-                    body(pixel, (((n * s.Ho + i) * s.Wo + j) * s.K * taps + tap) * s.C, taps * s.C);
+            for (int64_t tap = 0; tap < taps; ++tap) {
+                const int64_t y = i * s.stride_h - s.padding_h + tap / s.kernel_w;
+                const int64_t x = tap % s.kernel_w - s.padding_w;  // of column 0
+                int64_t first = 0, last = 0;
+                if (y >= 0 && y < s.H) {
+                    first = x < 0 ? (-x + s.stride_w - 1) / s.stride_w : 0;
+                    last = x < s.W ? (s.W - 1 - x) / s.stride_w + 1 : 0;
+                    last = std::min(last, s.Wo), first = std::min(first, last);
                 }
+                body(first, last, ((n * s.H + y) * s.W + x) * s.K * s.C, (n * s.Ho + i) * s.Wo * row + tap * s.C);
+            }
+}
+
+// For every column and tangent: body(channels of the image, channels of the patch).
+template <class Body>
+TLX_INLINE void for_columns(const Shape& s, int64_t first, int64_t last, int64_t pixel, int64_t patch,
+                            const Body& body) {
+    const int64_t step = s.stride_w * s.K * s.C, taps = s.kernel_h * s.kernel_w * s.C, row = s.K * taps;
+    for (int64_t j = first; j < last; ++j)
+        for (int64_t k = 0; k < s.K; ++k) body(pixel + j * step + k * s.C, patch + j * row + k * taps);
 }
 
 template <class Real>
-TLX_CLONES void gather_range(const Shape& s, const Real* __restrict__ x, Real* __restrict__ patches, int64_t begin,
-                             int64_t end) {
-    for_taps(s, begin, end, [&](int64_t pixel, int64_t patch, int64_t row) TLX_LAMBDA_INLINE {
-        for (int64_t k = 0; k < s.K; ++k)
-            for (int64_t c = 0; c < s.C; ++c)
-                patches[patch + k * row + c] = pixel < 0 ? Real(0) : x[pixel + k * s.C + c];
+TLX_INLINE void gather(const Shape& s, const Real* __restrict__ x, Real* __restrict__ patches, int64_t begin,
+                       int64_t end, int64_t C) {
+    for_taps(s, begin, end, [&](int64_t first, int64_t last, int64_t pixel, int64_t patch) TLX_LAMBDA_INLINE {
+        const auto clear = [&](int64_t, int64_t to) TLX_LAMBDA_INLINE {
+            for (int64_t c = 0; c < C; ++c) patches[to + c] = 0;
+        };
+        for_columns(s, 0, first, 0, patch, clear);
+        for_columns(s, first, last, pixel, patch, [&](int64_t from, int64_t to) TLX_LAMBDA_INLINE {
+            for (int64_t c = 0; c < C; ++c) patches[to + c] = x[from + c];
+        });
+        for_columns(s, last, s.Wo, 0, patch, clear);
     });
+}
+
+// With a constant C the innermost loop is gone: images come in with one channel, or three.
+template <class Real>
+TLX_CLONES void gather_range(const Shape& s, const Real* x, Real* patches, int64_t begin, int64_t end) {
+    switch (s.C) {
+        case 1: return gather(s, x, patches, begin, end, 1);
+        case 3: return gather(s, x, patches, begin, end, 3);
+        default: return gather(s, x, patches, begin, end, s.C);
+    }
 }
 
 template <class Real>
@@ -44,10 +72,10 @@ TLX_CLONES void add_range(const Shape& s, const Real* __restrict__ patches, Real
                           int64_t end) {
     const int64_t image = s.H * s.W * s.K * s.C;
     std::fill(x + begin * image, x + end * image, Real(0));
-    for_taps(s, begin, end, [&](int64_t pixel, int64_t patch, int64_t row) TLX_LAMBDA_INLINE {
-        if (pixel < 0) return;
-        for (int64_t k = 0; k < s.K; ++k)
-            for (int64_t c = 0; c < s.C; ++c) x[pixel + k * s.C + c] += patches[patch + k * row + c];
+    for_taps(s, begin, end, [&](int64_t first, int64_t last, int64_t pixel, int64_t patch) TLX_LAMBDA_INLINE {
+        for_columns(s, first, last, pixel, patch, [&](int64_t to, int64_t from) TLX_LAMBDA_INLINE {
+            for (int64_t c = 0; c < s.C; ++c) x[to + c] += patches[from + c];
+        });
     });
 }
 

@@ -103,7 +103,7 @@ class Product(Layer):
         """y = out(V U) + b."""
         saved = Saved(x.unsqueeze(-2), self.kernel(w[self.weight][:, None]).squeeze(3))
         y = self._push(saved, saved.x, None)
-        if self.bias is not None:
+        if self.bias is not None and not self.absorbed:
             y += _along(w[self.bias][:, None], y)
         return y.squeeze(-2), saved
 
