@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from ..ops.im2col import Window
 from ..ops.norm_act_pool import Pool
@@ -98,6 +99,11 @@ _SAME = object()  # the call changes nothing
 
 def plan(module: nn.Module, batch_norm: str) -> Plan:
     """The plan of a module in evaluation mode; `batch_norm` is "batch" or "running". Raises Unsupported."""
+    for name, layer in module.named_modules():
+        if parametrize.is_parametrized(layer):
+            raise Unsupported(f"{name!r} is parametrized")
+        if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
+            raise Unsupported(f"{name or 'the module'!r} has a hook, or a forward of its own instance")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -271,7 +277,10 @@ MODULES: dict[type, Callable[[_Builder, str, Any], Any]] = {
     nn.Tanh: lambda b, name, m: _Act("tanh", "tanh"),
     nn.Sigmoid: lambda b, name, m: _Act("sigmoid", "sigmoid"),
     nn.Identity: lambda b, name, m: _SAME,
-    nn.modules.dropout._DropoutNd: lambda b, name, m: _SAME,  # plans are made in evaluation mode
+    # plans are made in evaluation mode
+    **dict.fromkeys(
+        (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout), lambda b, name, m: _SAME
+    ),
 }
 
 
