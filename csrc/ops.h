@@ -134,6 +134,35 @@ void winograd_output(const Real* m,  // [16, N, th, tw, C]
 template <class Real>
 void winograd_output_t(const Real* y, Real* m, int64_t N, int64_t Ho, int64_t Wo, int64_t C);
 
+// ---- MAML on a multilayer perceptron: whole tasks inside the cache --------------------------------------------------
+
+// A network is a table of its layers, [layers, 6] rows (in, out, where W [out, in] and b [out] begin among the P
+// parameters or -1, Activation, whether adapted), and the slopes below zero of those with Activation::leak. Inner steps
+// are theta - rates * (gradient of the mean support loss). Targets are one-hot for Loss::cross_entropy.
+enum class Activation : int64_t { leak = 0, tanh = 1, sigmoid = 2, gelu = 3 };
+enum class Loss : int64_t { cross_entropy = 0, mse = 1 };
+
+// What is asked for is not null: the query logits f and, with J = df/domega,
+//   dlogits = J V, and dtheta = d(adapted parameters) V        (V given)
+//   pulled  = J^T U, or J^T of the mean query loss's gradient  (U, or query_targets and K = 1, given)
+//   sums    = sum over t of weights[t] J_t^T Lambda_t J_t V    (V and weights given), in the order of the tasks
+template <class Real>
+void maml_mlp(const Real* support,                   // [T, S, F]
+              const Real* support_targets,           // [T, S, C]
+              const Real* query,                     // [T, n, F]
+              const Real* query_targets,             // [T, n, C]
+              const Real* omega, const Real* rates,  // [P]
+              const int64_t* table, const double* leaks,
+              const Real* V,        // [K, P]
+              const Real* U,        // [T, K, n, C]
+              const Real* weights,  // [T]
+              Real* logits,         // [T, n, C]
+              Real* dlogits,        // [T, K, n, C]
+              Real* dtheta,         // [T, K, P]
+              Real* pulled,         // [T, K, P]
+              Real* sums,           // [K, P]
+              int64_t T, int64_t K, int64_t S, int64_t n, int64_t P, int64_t layers, int64_t steps, Loss loss);
+
 // One row an op: bindings.cpp binds NAME_f32 and NAME_f64 for each.
 #define TLX_FOR_EACH_OP(OP) \
     OP(exp)                 \
@@ -151,9 +180,11 @@ void winograd_output_t(const Real* y, Real* m, int64_t N, int64_t Ho, int64_t Wo
     OP(winograd_data)       \
     OP(winograd_data_t)     \
     OP(winograd_output)     \
-    OP(winograd_output_t)
+    OP(winograd_output_t)   \
+    OP(maml_mlp)
 
 // The SIMD level that the dynamic linker chose for this processor: "x86-64-v4", "x86-64-v3" or "baseline".
 const char* simd_level();
+int64_t simd_bytes();  // of its vectors
 
 }  // namespace tlx

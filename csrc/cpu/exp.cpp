@@ -12,11 +12,11 @@ TLX_CLONES void range(const Real* __restrict__ x, Real* __restrict__ out, int64_
 }
 
 #ifdef TLX_HAVE_CLONES  // resolved by the rule that picks among TLX_CLONES
-__attribute__((target("arch=x86-64-v4"))) const char* level() { return "x86-64-v4"; }
-__attribute__((target("arch=x86-64-v3"))) const char* level() { return "x86-64-v3"; }
-__attribute__((target("default"))) const char* level() { return "baseline"; }
+__attribute__((target("arch=x86-64-v4"))) int64_t bytes() { return 64; }
+__attribute__((target("arch=x86-64-v3"))) int64_t bytes() { return 32; }
+__attribute__((target("default"))) int64_t bytes() { return 16; }
 #else
-const char* level() { return "baseline"; }
+int64_t bytes() { return 16; }
 #endif
 
 }  // namespace
@@ -29,6 +29,8 @@ void exp(const Real* x, Real* out, int64_t size) {
 template void exp(const float*, float*, int64_t);
 template void exp(const double*, double*, int64_t);
 
-const char* simd_level() { return level(); }
+int64_t simd_bytes() { return bytes(); }
+
+const char* simd_level() { return bytes() == 64 ? "x86-64-v4" : bytes() == 32 ? "x86-64-v3" : "baseline"; }
 
 }  // namespace tlx

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
+
+from tlxml_fast.ops.maml_mlp import Adapting, Mlp, MlpLayer
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -91,3 +95,60 @@ def assert_near(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
 def inner(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
     """⟨a, b⟩ for each task and tangent: [T, K]."""
     return sum((x * y).sum((-1, -2)) for x, y in zip(a, b, strict=True))
+
+
+# T tasks, K vectors, S support examples, n queries, inner steps, widths from the inputs to the outputs.
+MAML_MLP = [
+    (1, 1, 1, 1, 1, (1, 2)),
+    (1, 3, 2, 1, 2, (3, 1, 2)),
+    (2, 1, 5, 7, 1, (4, 6, 3)),
+    (3, 17, 4, 3, 3, (7, 5, 2)),
+    (17, 2, 6, 5, 2, (5, 9, 1, 3)),
+    (9, 33, 3, 4, 1, (2, 3, 4, 3, 2)),
+    (5, 2, 25, 75, 5, (34, 32, 5)),
+]
+ACTIVATIONS = ("leak", "tanh", "sigmoid", "gelu")
+
+
+def maml_mlp_case(
+    T: int,
+    K: int,
+    S: int,
+    n: int,
+    steps: int,
+    widths: tuple[int, ...],
+    dtype: torch.dtype,
+    loss: str = "cross_entropy",
+) -> tuple[Adapting, dict[str, Tensor]]:
+    """The tasks, and V, U, weights and query_targets. Layers differ in activation, bias and whether they adapt."""
+    g = generator()
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=g).to(dtype)
+
+    layers, parts, rates = [], [], []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        start, bias, adapted = sum(map(len, parts)), i % 3 != 1, i % 4 != 2
+        last = i == len(widths) - 2
+        activation, leak = ("leak", 1.0) if last else (ACTIVATIONS[i % 4], 0.1)
+        layers.append(MlpLayer(a, b, start, start + a * b if bias else None, activation, leak, adapted))
+        parts.append(torch.cat([normal(a * b) / a**0.5, normal(b if bias else 0)]))
+        rates.append((0.05 + 0.2 * normal(len(parts[-1])).abs()) * adapted)
+    P, C = sum(map(len, parts)), widths[-1]
+
+    def targets(count: int) -> Tensor:
+        if loss == "mse":
+            return normal(T, count, C)
+        return torch.eye(C, dtype=dtype)[torch.randint(C, (T, count), generator=g)]
+
+    a = Adapting(
+        Mlp(layers), normal(T, S, widths[0]), targets(S), normal(T, n, widths[0]), torch.cat(parts), torch.cat(rates),
+        steps, loss,
+    )  # fmt: skip
+    given = {
+        "V": normal(K, P),
+        "U": normal(T, K, n, C),
+        "weights": normal(T).abs(),
+        "query_targets": targets(n),
+    }
+    return a, given

@@ -11,12 +11,11 @@ with steps. D and H do not commute, and H is that of all parameters, frozen ones
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ..learners import MAML, Episode
+from ..learners import MAML
+from .batch import Batch
 from .engine import Engine, Reverse, Tape, channels_last
 from .hyperdual import Hyper, plus
 from .parameters import Layout
@@ -130,53 +129,53 @@ class Adaptation:
             )
         return self._join(cotangents, rates)
 
-    def numbers_a_vector(self, omega: Tensor, episodes: Sequence[Episode]) -> int:
+    def numbers_a_vector(self, omega: Tensor, batch: Batch) -> int:
         """About how many numbers each vector takes: all layers' of the support set, the largest two of the query's."""
-        x, _, query = _stack(episodes)
+        x, _, query = _stack(batch)
         w = self.layout.primal(omega[None, : self.layout.size])
         support = 3 * sum(self.engine.forward(w, x).inputs) if self.learner.inner_steps else 0
         return support + 2 * max(self.engine.forward(w, query).inputs) + 4 * len(x) * self.layout.size
 
     # ---- products -----------------------------------------------------------------------------------------
 
-    def logits(self, omega: Tensor, episodes: Sequence[Episode]) -> Tensor:
+    def logits(self, omega: Tensor, batch: Batch) -> Tensor:
         """f, [T, n, C]."""
-        x, y, query = _stack(episodes)
+        x, y, query = _stack(batch)
         theta = self._trajectory(omega, x, y, self._rates(omega))[-1]
         return self.engine.forward(self.layout.primal(theta), query).y
 
-    def jvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
+    def jvp(self, omega: Tensor, batch: Batch, V: Tensor) -> Tensor:
         """J_t v_k: V [K, q] → [T, K, n, C]."""
-        x, y, query = _stack(episodes)
+        x, y, query = _stack(batch)
         thetas, v = self._push(omega, x, y, self._rates(omega), V)
         tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
         return self._moved(tape, v).transpose(1, 2)
 
-    def vjp(self, omega: Tensor, episodes: Sequence[Episode], U: Tensor) -> Tensor:
+    def vjp(self, omega: Tensor, batch: Batch, U: Tensor) -> Tensor:
         """J_tᵀ u_tk: U [T, K, n, C] → [T, K, q]."""
-        x, y, query = _stack(episodes)
+        x, y, query = _stack(batch)
         D = self._rates(omega)
         thetas = self._trajectory(omega, x, y, D)
         tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
         return self._pull(thetas, x, y, D, self._returned(tape, U.transpose(1, 2).contiguous()))
 
-    def adaptation(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
+    def adaptation(self, omega: Tensor, batch: Batch, V: Tensor) -> Tensor:
         """(∂θ_t/∂ω) v_k, [T, K, p]."""
-        x, y, _ = _stack(episodes)
+        x, y, _ = _stack(batch)
         return self._push(omega, x, y, self._rates(omega), V)[1].expand(len(x), -1, -1)
 
-    def gradients(self, omega: Tensor, episodes: Sequence[Episode], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, omega: Tensor, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
         """f [T, n, C] and ∇_ω L_t [T, q], in one go."""
-        x, y, query = _stack(episodes)
+        x, y, query = _stack(batch)
         D = self._rates(omega)
         thetas = self._trajectory(omega, x, y, D)
         tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
         u = self.loss.gradient(tape.y, targets)[:, :, None]
         return tape.y, self._pull(thetas, x, y, D, self._returned(tape, u))[:, 0]
 
-    def gnvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor) -> Tensor:
+    def gnvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q], while the task's activations are at hand."""
-        x, y, query = _stack(episodes)
+        x, y, query = _stack(batch)
         D = self._rates(omega)
         thetas, v = self._push(omega, x, y, D, V)
         tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
@@ -190,9 +189,7 @@ class Adaptation:
         label = self.engine.no_third_order() if self.learner.inner_steps else None
         return None if label is None else f"the engine has no third derivative of {label}"
 
-    def hvp(
-        self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor, targets: Tensor
-    ) -> Tensor:
+    def hvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
         """Σ_t w_t ∇²L_t v_k, [K, q]: the tangents of the gradient's own chain.
 
         λ_S = ∇L_Q(θ_S),  λ_s = λ_{s+1} − H D λ_{s+1}. Along θ̇ (and Ḋ, where rates are learned):
@@ -201,7 +198,7 @@ class Adaptation:
 
         θ̇_s and λ_s are kept for every step.
         """
-        x, y, query = _stack(episodes)
+        x, y, query = _stack(batch)
         D = self._rates(omega)
         thetas, moved, rates = self._push_keeping(omega, x, y, D, V)
         tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
@@ -279,10 +276,6 @@ class Adaptation:
         return self.layout.flatten(named, len(tape.y), u.shape[2], u)
 
 
-def _stack(episodes: Sequence[Episode]) -> tuple[Tensor, Tensor, Tensor]:
+def _stack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Support examples, their labels and query examples of T tasks."""
-    return (
-        channels_last(torch.stack([e.support_x for e in episodes])),
-        torch.stack([e.support_y for e in episodes]),
-        channels_last(torch.stack([e.query_x for e in episodes])),
-    )
+    return channels_last(batch.support_x), batch.support_y, channels_last(batch.query_x)

@@ -86,6 +86,9 @@ class Linearization(ABC):
     forward_side_by_side: bool = True
     """Whether blocks may run in parallel threads in forward mode too (torch's own has one global level)."""
 
+    threads_inside: bool = False
+    """Whether a block occupies all threads by itself, so that blocks run one after another."""
+
     @abstractmethod
     def logits_block(self, block: slice) -> Tensor:
         """f of B tasks: [B, n, C]."""
@@ -127,7 +130,7 @@ class Linearization(ABC):
     @cached_property
     def logits(self) -> Tensor:
         """f, [T, n, C]."""
-        with task_threads(self.device.type == "cpu") as each:
+        with task_threads(self._side_by_side) as each:
             return torch.cat(list(each(self.logits_block, self.blocks)))
 
     def jvp(self, V: Tensor) -> Tensor:
@@ -212,7 +215,11 @@ class Linearization(ABC):
         """
         self.prepare()
         _ = self.logits, self.labelled and self.targets
-        return task_threads(side_by_side and self.device.type == "cpu")
+        return task_threads(side_by_side and self._side_by_side)
+
+    @property
+    def _side_by_side(self) -> bool:
+        return self.device.type == "cpu" and not self.threads_inside
 
     def need_targets(self) -> None:
         """Raise TaskError if the tasks have no query labels."""
@@ -247,7 +254,7 @@ class Linearization(ABC):
         """
         self.prepare()
         blocks = self.blocks
-        parallel = side_by_side and self.device.type == "cpu"
+        parallel = side_by_side and self._side_by_side
         idle = -(-torch.get_num_threads() // len(blocks)) if parallel else 1
         with task_threads(parallel) as each:
             step = max(1, min(self.vectors_at_once(), -(-K // idle)))

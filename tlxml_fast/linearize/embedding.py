@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..learners import Episode, ProtoNet
+from ..learners import ProtoNet
 from ..ops import proto_gn
 from ..ops.prototypes import Head, head_hvp, head_jvp, head_vjp, proto_head
+from .batch import Batch
 from .engine import Engine, Reverse, Tangents, Tape, channels_last
 from .layers import Flatten
 from .parameters import Layout
@@ -31,17 +31,15 @@ class Embedding:
 
     # ---- the encoder: one forward for support and query, or one each ----------------------------------------
 
-    def _tapes(self, omega: Tensor, episodes: Sequence[Episode]) -> list[Tape]:
-        support, query = (
-            torch.stack([getattr(e, field) for e in episodes]) for field in ("support_x", "query_x")
-        )
+    def _tapes(self, omega: Tensor, batch: Batch) -> list[Tape]:
+        support, query = batch.support_x, batch.query_x
         together = [torch.cat([support, query], 1)] if self.learner.joint_forward else [support, query]
         w = self.layout.primal(omega[None])
         return [self.engine.forward(w, channels_last(x)) for x in together]
 
-    def _head(self, tapes: list[Tape], episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
+    def _head(self, tapes: list[Tape], batch: Batch) -> tuple[Tensor, Tensor]:
         """Embeddings [T, S + n, D], support first, and the support labels."""
-        return torch.cat([tape.y for tape in tapes], 1), torch.stack([e.support_y for e in episodes])
+        return torch.cat([tape.y for tape in tapes], 1), batch.support_y
 
     def _moved(self, tapes: list[Tape], V: Tensor, keep: bool = False) -> tuple[Tensor, list[Tangents]]:
         """Tangents of the embeddings, [T, S + n, K, D]."""
@@ -62,52 +60,52 @@ class Embedding:
     def _apart(gz: Tensor, tapes: list[Tape]) -> list[Tensor]:
         return [g.contiguous() for g in gz.split([tape.y.shape[1] for tape in tapes], 1)]
 
-    def numbers_a_vector(self, omega: Tensor, episodes: Sequence[Episode]) -> int:
+    def numbers_a_vector(self, omega: Tensor, batch: Batch) -> int:
         """About how many numbers each vector takes: the largest layer's, twice."""
         return 2 * max(
-            sum(sizes) for sizes in zip(*(t.inputs for t in self._tapes(omega, episodes)), strict=True)
+            sum(sizes) for sizes in zip(*(t.inputs for t in self._tapes(omega, batch)), strict=True)
         )
 
     # ---- products -------------------------------------------------------------------------------------------
 
-    def logits(self, omega: Tensor, episodes: Sequence[Episode]) -> Tensor:
+    def logits(self, omega: Tensor, batch: Batch) -> Tensor:
         """f, [T, n, C]."""
-        return self._formulas(*self._head(self._tapes(omega, episodes), episodes)).logits
+        return self._formulas(*self._head(self._tapes(omega, batch), batch)).logits
 
     def _formulas(self, z: Tensor, labels: Tensor) -> Head:
         return proto_head(z, labels, self.ways, self.learner.distance, self.learner.scale)
 
-    def jvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
+    def jvp(self, omega: Tensor, batch: Batch, V: Tensor) -> Tensor:
         """J_t v_k: V [K, q] → [T, K, n, C]."""
-        tapes = self._tapes(omega, episodes)
-        head = self._formulas(*self._head(tapes, episodes))
+        tapes = self._tapes(omega, batch)
+        head = self._formulas(*self._head(tapes, batch))
         return head_jvp(head, self._moved(tapes, V)[0].transpose(1, 2))
 
-    def vjp(self, omega: Tensor, episodes: Sequence[Episode], U: Tensor) -> Tensor:
+    def vjp(self, omega: Tensor, batch: Batch, U: Tensor) -> Tensor:
         """J_tᵀ u_tk: U [T, K, n, C] → [T, K, q]."""
-        tapes = self._tapes(omega, episodes)
-        head = self._formulas(*self._head(tapes, episodes))
+        tapes = self._tapes(omega, batch)
+        head = self._formulas(*self._head(tapes, batch))
         return self._returned(tapes, head_vjp(head, U).transpose(1, 2), total=False)
 
-    def adaptation(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor) -> Tensor:
+    def adaptation(self, omega: Tensor, batch: Batch, V: Tensor) -> Tensor:
         """(∂θ_t/∂ω) v_k, [T, K, p]: the encoder's parameters as they are, then the prototypes'."""
-        tapes = self._tapes(omega, episodes)
-        head = self._formulas(*self._head(tapes, episodes))
+        tapes = self._tapes(omega, batch)
+        head = self._formulas(*self._head(tapes, batch))
         dz = self._moved(tapes, V)[0].transpose(1, 2)
         prototypes = head.mean[:, None] @ dz[:, :, : head.mean.shape[2]]
-        return torch.cat([V.expand(len(episodes), -1, -1), prototypes.flatten(2)], 2)
+        return torch.cat([V.expand(len(batch), -1, -1), prototypes.flatten(2)], 2)
 
-    def gradients(self, omega: Tensor, episodes: Sequence[Episode], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, omega: Tensor, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
         """f [T, n, C] and ∇_ω L_t [T, q], in one go."""
-        tapes = self._tapes(omega, episodes)
-        head = self._formulas(*self._head(tapes, episodes))
+        tapes = self._tapes(omega, batch)
+        head = self._formulas(*self._head(tapes, batch))
         u = self.loss.gradient(head.logits, targets)[:, None]
         return head.logits, self._returned(tapes, head_vjp(head, u).transpose(1, 2), total=False)[:, 0]
 
-    def gnvp(self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor) -> Tensor:
+    def gnvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q]."""
-        tapes = self._tapes(omega, episodes)
-        z, labels = self._head(tapes, episodes)
+        tapes = self._tapes(omega, batch)
+        z, labels = self._head(tapes, batch)
         S = labels.shape[1]
         dz = self._moved(tapes, V)[0].transpose(1, 2)
         learner = self.learner
@@ -122,12 +120,10 @@ class Embedding:
         """The exact Hessian of a ProtoNet takes second derivatives only."""
         return None
 
-    def hvp(
-        self, omega: Tensor, episodes: Sequence[Episode], V: Tensor, weights: Tensor, targets: Tensor
-    ) -> Tensor:
+    def hvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
         """Σ_t w_t ∇²L_t v_k, [K, q]."""
-        tapes = self._tapes(omega, episodes)
-        z, labels = self._head(tapes, episodes)
+        tapes = self._tapes(omega, batch)
+        z, labels = self._head(tapes, batch)
         dz, tangents = self._moved(tapes, V, keep=True)
         gz, dgz = head_hvp(
             z, labels, dz.transpose(1, 2), targets, self.ways, self.learner.distance, self.learner.scale

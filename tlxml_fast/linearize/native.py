@@ -12,7 +12,9 @@ from ..memory import keep_freed_memory
 from ..task import Task, TaskSet
 from .adaptation import Adaptation
 from .base import BackendReport, FlatParameters, Linearization
+from .batch import Batch
 from .embedding import Embedding
+from .mlp_adaptation import MlpAdaptation, mlp_of
 from .parameters import Layout
 from .plan import Plan, Unsupported, plan
 from .reference import ReferenceLinearization
@@ -20,6 +22,8 @@ from .reference import ReferenceLinearization
 # What the values of one block of tasks, and the tangents of all its vectors, may take.
 BLOCK_BYTES = 64 << 20
 VECTOR_BYTES = 512 << 20
+# Tasks in one call of a kernel that works on whole tasks.
+WHOLE_TASKS = 256
 
 
 def native_plan(learner: Learner) -> Plan:
@@ -27,6 +31,18 @@ def native_plan(learner: Learner) -> Plan:
     if type(learner) not in (MAML, ProtoNet):
         raise Unsupported(f"the engine knows no learner of class {type(learner).__name__}")
     return plan(learner.body.template, learner.norm)
+
+
+def passes_of(
+    learner: Learner, module_plan: Plan, layout: Layout, ways: int
+) -> tuple[Adaptation | Embedding, str]:
+    """What computes the learner's derivatives, and in words why it does."""
+    if isinstance(learner, ProtoNet):
+        return Embedding(learner, module_plan, layout, ways), "layer by layer: a prototypical network"
+    mlp = mlp_of(learner, module_plan, layout)
+    if isinstance(mlp, str):
+        return Adaptation(learner, module_plan, layout, ways), f"layer by layer: {mlp}"
+    return MlpAdaptation(learner, module_plan, layout, ways, mlp), "whole tasks: a small MLP"
 
 
 class NativeLinearization(Linearization):
@@ -48,13 +64,16 @@ class NativeLinearization(Linearization):
         super().__init__(learner, tasks, dtype, report)
         module_plan = module_plan or native_plan(learner)
         layout = Layout(learner, self.flat, self.dtype, self.device)
-        kind = Adaptation if isinstance(learner, MAML) else Embedding
-        self.passes = kind(learner, module_plan, layout, self.ways)
-        self.report.decisions["plan"] = str(module_plan)
+        self.passes, kernels = passes_of(learner, module_plan, layout, self.ways)
+        self.threads_inside = isinstance(self.passes, MlpAdaptation)
+        self.report.decisions |= {"plan": str(module_plan), "kernels": kernels}
+        self._batches: dict[tuple[int, int], Batch] = {}
 
     @cached_property
     def block_size(self) -> int:
-        """Tasks worked on at once: one where there are images, else as many as fit."""
+        """Tasks worked on at once: many where a kernel shares them among threads, one where there are images."""
+        if self.threads_inside:
+            return WHOLE_TASKS
         example = self.episodes[0]
         numbers = example.support_x.numel() + example.query_x.numel()
         if example.query_x.ndim > 2:
@@ -67,36 +86,42 @@ class NativeLinearization(Linearization):
 
     @cached_property
     def _vectors(self) -> int:
-        numbers = self.passes.numbers_a_vector(self.omega, self.episodes[self.blocks[0]])
+        numbers = self.passes.numbers_a_vector(self.omega, self._batch(self.blocks[0]))
         return max(1, VECTOR_BYTES // (self.omega.element_size() * numbers))
 
     def prepare(self) -> None:
         """The number of vectors at once."""
         _ = self._vectors
 
+    def _batch(self, block: slice) -> Batch:
+        """The tasks of a block; stacked once where calls are short."""
+        if self.block_size == 1:
+            return Batch(self.episodes[block])
+        return self._batches.setdefault((block.start, block.stop), Batch(self.episodes[block]))
+
     def logits_block(self, block: slice) -> Tensor:
         """f, [B, n, C]."""
-        return self.passes.logits(self.omega, self.episodes[block])
+        return self.passes.logits(self.omega, self._batch(block))
 
     def jvp_block(self, block: slice, V: Tensor) -> Tensor:
         """J_t v_k: [B, K, n, C]."""
-        return self.passes.jvp(self.omega, self.episodes[block], V)
+        return self.passes.jvp(self.omega, self._batch(block), V)
 
     def vjp_block(self, block: slice, U: Tensor) -> Tensor:
         """J_tᵀ u_tk: [B, K, q]."""
-        return self.passes.vjp(self.omega, self.episodes[block], U)
+        return self.passes.vjp(self.omega, self._batch(block), U)
 
     def gnvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k over the block, [K, q]."""
-        return self.passes.gnvp(self.omega, self.episodes[block], V, weights)
+        return self.passes.gnvp(self.omega, self._batch(block), V, weights)
 
     def adaptation_block(self, block: slice, V: Tensor) -> Tensor:
         """(∂θ_t/∂ω) v_k, [B, K, p]."""
-        return self.passes.adaptation(self.omega, self.episodes[block], V)
+        return self.passes.adaptation(self.omega, self._batch(block), V)
 
     def gradients_block(self, block: slice) -> Tensor:
         """∇_ω L_t, [B, q]."""
-        return self.passes.gradients(self.omega, self.episodes[block], self.targets[block])[1]
+        return self.passes.gradients(self.omega, self._batch(block), self.targets[block])[1]
 
     def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t ∇²L_t v_k over the block, [K, q]."""
@@ -104,7 +129,7 @@ class NativeLinearization(Linearization):
         if obstacle is not None:
             self.report.decisions["exact Hessian products"] = f"reference: {obstacle}"
             return self._reference.hvp_block(block, V, weights)
-        return self.passes.hvp(self.omega, self.episodes[block], V, weights, self.targets[block])
+        return self.passes.hvp(self.omega, self._batch(block), V, weights, self.targets[block])
 
     @cached_property
     def _reference(self) -> ReferenceLinearization:
@@ -130,15 +155,14 @@ class MetaGradient:
         self.learner, self.flat = learner, FlatParameters(parameters)
         self.dtype, self.device = first.dtype, first.device
         layout = Layout(learner, self.flat, self.dtype, self.device)
-        kind = Adaptation if isinstance(learner, MAML) else Embedding
-        self.passes = lambda ways: kind(learner, module_plan, layout, ways)
+        self.passes = lambda ways: passes_of(learner, module_plan, layout, ways)[0]
 
     def __call__(self, omega: Tensor, task: Task) -> tuple[Tensor, Tensor]:
         """L_t, and ∇_ω L_t, [q]."""
         episode = Episode.of(task, self.dtype, self.device)
         y = task.query_y.to(self.device, self.dtype if task.regression else torch.int64)[None]
         try:
-            logits, gradients = self.passes(task.ways).gradients(omega, [episode], y)
+            logits, gradients = self.passes(task.ways).gradients(omega, Batch([episode]), y)
         except RuntimeError:
             self.learner.check(task)  # which says in words what does not fit
             raise

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tlxml_fast.ops import im2col as _im2col
+from tlxml_fast.ops import maml_mlp as _maml_mlp
 from tlxml_fast.ops import norm_act_pool as _norm_act_pool
 from tlxml_fast.ops import winograd as _winograd
 from tlxml_fast.ops._dispatch import Choice, choose
@@ -39,7 +40,7 @@ def _layer_ops() -> dict[str, Op]:
 
     return {
         name: Op(function, reference, example(module, name))
-        for module in (_norm_act_pool, _im2col, _winograd)
+        for module in (_norm_act_pool, _im2col, _winograd, _maml_mlp)
         for name, (function, reference, _) in module.examples(torch.float32, torch.Generator()).items()
     }
 

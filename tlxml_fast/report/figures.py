@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -58,6 +58,23 @@ class Plot(NamedTuple):
     width: int
     height: int
     alt: str
+
+
+def style(theme: Theme) -> dict[str, Any]:
+    """Matplotlib's settings for every plot here and in the benchmark."""
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    return {
+        "font.family": "sans-serif",
+        "font.size": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        **dict.fromkeys(inked, theme.ink),
+        "figure.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+    }
 
 
 def robust_limit(values: np.ndarray) -> float:
@@ -198,23 +215,8 @@ def _render(draw: Callable[[Figure, Theme, bool], None], width: float, height: f
     for narrow in (False, True):
         for theme in (LIGHT, DARK):
             size = (3.6, min(height, 4.2)) if narrow else (width, height)
-            style = {
-                "font.family": "sans-serif",
-                "font.size": 8,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.linewidth": 0.6,
-                "xtick.major.width": 0.6,
-                "ytick.major.width": 0.6,
-                **dict.fromkeys(
-                    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"),
-                    theme.ink,
-                ),
-                "figure.facecolor": theme.paper,
-                "axes.facecolor": theme.paper,
-            }
             # figures are made without pyplot: no global state, no window system
-            with rc_context(style), warnings.catch_warnings():
+            with rc_context(style(theme)), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Glyph .* missing from")
                 figure = Figure(figsize=size, dpi=DPI, layout="constrained")
                 draw(figure, theme, narrow)

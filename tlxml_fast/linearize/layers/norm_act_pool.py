@@ -57,7 +57,7 @@ class NormActPool(Layer):
     """
 
     def __init__(self, norm: Norm | None, act: tuple[str, float] | str | None, pool: Pool | None = None):
-        self.norm, self.pool = norm, pool or Pool()
+        self.norm, self.act, self.pool = norm, act, pool or Pool()
         self.smooth = SMOOTH[act] if isinstance(act, str) else None
         self.leak = 1.0 if act is None or isinstance(act, str) else act[1]
         self.names = tuple(
@@ -65,6 +65,11 @@ class NormActPool(Layer):
             for name in ((norm.weight, norm.bias, norm.running_mean, norm.running_var) if norm else ())
             if name is not None
         )
+
+    @property
+    def is_activation(self) -> bool:
+        """Whether it is an activation and nothing else."""
+        return self.act is not None and self.norm is None and self.pool == Pool()
 
     def forward(self, w: Named, x: Tensor) -> tuple[Tensor, Primal]:
         """y, and the op's `Primal`."""

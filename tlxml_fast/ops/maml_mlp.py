@@ -1,0 +1,299 @@
+"""MAML on a multilayer perceptron, whole tasks at a time.
+
+θ_{s+1} = θ_s − D ∇L_S(θ_s) from θ_0 = ω, D = diag(rates), L_S the mean support loss; f is the adapted network's
+logits on the query set and J = ∂f/∂ω. The kernel keeps the chain of one task's Hessian-vector products in the cache:
+
+    J v = ∂f/∂θ · Π_s (I − D H_s) v        Jᵀu = Π_s (I − H_s D) · (∂f/∂θ)ᵀ u        (s backwards in the second)
+
+T tasks, K vectors, S support examples, n queries, F inputs, C outputs, P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
+
+from tlxml_fast.ops._dispatch import launch, on_native
+from tlxml_fast.profiling import span
+
+ACTIVATIONS = ("leak", "tanh", "sigmoid", "gelu")
+LOSSES = ("cross_entropy", "mse")
+MAX_LAYERS = 8
+
+
+class MlpLayer(NamedTuple):
+    """h′ = act(W h + b): W [outputs, inputs] begins at `weight` of the P parameters, b at `bias` (None: no bias).
+
+    activation  "leak" (slope `leak` below zero: 0 is ReLU, 1 the identity), "tanh", "sigmoid" or "gelu"
+    adapted     whether any of its rates is not zero
+    """
+
+    inputs: int
+    outputs: int
+    weight: int
+    bias: int | None
+    activation: str = "leak"
+    leak: float = 1.0
+    adapted: bool = True
+
+
+class Mlp:
+    """The layers, and their table as the kernel reads it."""
+
+    def __init__(self, layers: Sequence[MlpLayer]):
+        self.layers = tuple(layers)
+        self.table = torch.tensor(
+            [
+                [
+                    layer.inputs,
+                    layer.outputs,
+                    layer.weight,
+                    -1 if layer.bias is None else layer.bias,
+                    ACTIVATIONS.index(layer.activation),
+                    layer.adapted,
+                ]
+                for layer in layers
+            ]
+        )
+        self.leaks = torch.tensor([layer.leak for layer in layers], dtype=torch.float64)
+
+    def flops(self, examples: int) -> int:
+        """Of one forward pass."""
+        return 2 * examples * sum(layer.inputs * layer.outputs for layer in self.layers)
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """The outputs at parameters [P]: x [E, F] → [E, C], in plain torch."""
+        for layer in self.layers:
+            W = theta[layer.weight : layer.weight + layer.outputs * layer.inputs]
+            x = x @ W.view(layer.outputs, layer.inputs).mT
+            if layer.bias is not None:
+                x = x + theta[layer.bias : layer.bias + layer.outputs]
+            x = F.leaky_relu(x, layer.leak) if layer.activation == "leak" else _SMOOTH[layer.activation](x)
+        return x
+
+
+_SMOOTH = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F.gelu}
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """What all functions below share; tensors are contiguous and of one dtype."""
+
+    mlp: Mlp
+    support: Tensor
+    """[T, S, F]"""
+    support_targets: Tensor
+    """[T, S, C]: one-hot for cross-entropy."""
+    query: Tensor
+    """[T, n, F]"""
+    omega: Tensor
+    """[P]"""
+    rates: Tensor
+    """[P]"""
+    steps: int
+    loss: str
+    """"cross_entropy" or "mse"."""
+
+    @property
+    def outputs(self) -> int:
+        """C."""
+        return self.support_targets.shape[2]
+
+
+# ---- the kernel's functions ---------------------------------------------------------------------------------------
+
+
+def maml_mlp_logits(a: Adapting) -> Tensor:
+    """f, [T, n, C]."""
+    if not on_native("maml_mlp", a.omega):
+        return maml_mlp_logits_ref(a)
+    logits = a.query.new_empty(*a.query.shape[:2], a.outputs)
+    _launch(a, 0, logits=logits)
+    return logits
+
+
+def maml_mlp_jvp(a: Adapting, V: Tensor) -> Tensor:
+    """J_t v_k: V [K, P] → [T, K, n, C]."""
+    if not on_native("maml_mlp", a.omega):
+        return maml_mlp_jvp_ref(a, V)
+    T, n, _ = a.query.shape
+    dlogits = V.new_empty(T, len(V), n, a.outputs)
+    _launch(a, len(V), V=V.contiguous(), dlogits=dlogits)
+    return dlogits
+
+
+def maml_mlp_adaptation(a: Adapting, V: Tensor) -> Tensor:
+    """(∂θ_t/∂ω) v_k, θ_t the adapted parameters: V [K, P] → [T, K, P]."""
+    if not on_native("maml_mlp", a.omega):
+        return maml_mlp_adaptation_ref(a, V)
+    dtheta = V.new_empty(len(a.query), *V.shape)
+    _launch(a, len(V), V=V.contiguous(), dtheta=dtheta)
+    return dtheta
+
+
+def maml_mlp_vjp(a: Adapting, U: Tensor) -> Tensor:
+    """J_tᵀ u_tk: U [T, K, n, C] → [T, K, P]. Queries at either end whose cotangents are zero cost nothing."""
+    if not on_native("maml_mlp", a.omega):
+        return maml_mlp_vjp_ref(a, U)
+    pulled = U.new_empty(*U.shape[:2], len(a.omega))
+    _launch(a, U.shape[1], U=U.contiguous(), pulled=pulled)
+    return pulled
+
+
+def maml_mlp_gradients(a: Adapting, query_targets: Tensor) -> tuple[Tensor, Tensor]:
+    """f [T, n, C], and the gradients of the mean query losses against query_targets [T, n, C]: [T, P]."""
+    if not on_native("maml_mlp", a.omega):
+        return maml_mlp_gradients_ref(a, query_targets)
+    logits = torch.empty_like(query_targets)
+    gradients = a.omega.new_empty(len(logits), 1, len(a.omega))
+    _launch(a, 1, query_targets=query_targets.contiguous(), logits=logits, pulled=gradients)
+    return logits, gradients[:, 0]
+
+
+def maml_mlp_gnvp(a: Adapting, V: Tensor, weights: Tensor) -> Tensor:
+    """Σ_t w_t J_tᵀ Λ_t J_t v_k, in the order of the tasks: V [K, P], weights [T] → [K, P]."""
+    if not on_native("maml_mlp", a.omega):
+        return maml_mlp_gnvp_ref(a, V, weights)
+    sums = torch.empty_like(V, memory_format=torch.contiguous_format)
+    _launch(a, len(V), V=V.contiguous(), weights=weights.contiguous(), sums=sums)
+    return sums
+
+
+GIVEN = ("V", "U", "weights", "logits", "dlogits", "dtheta", "pulled", "sums")
+
+
+def _launch(a: Adapting, K: int, query_targets: Tensor | None = None, **given: Tensor) -> None:
+    T, S, _ = a.support.shape
+    n = a.query.shape[1]
+    with span("maml_mlp", _flops(a, K, given), dtype=a.omega.dtype):
+        launch(
+            "maml_mlp", a.support, a.support_targets, a.query, query_targets, a.omega, a.rates,
+            a.mlp.table, a.mlp.leaks,
+            *(given.get(name) for name in GIVEN),
+            T, K, S, n, len(a.omega), len(a.mlp.layers), a.steps, LOSSES.index(a.loss),
+        )  # fmt: skip
+
+
+def _flops(a: Adapting, K: int, given: dict[str, Tensor]) -> int:
+    """Of products of matrices, in units of a forward pass: one without, two with a gradient or tangent."""
+    T, S, _ = a.support.shape
+    support, query = a.mlp.flops(S), a.mlp.flops(a.query.shape[1])
+    push, pull = "V" in given, "pulled" in given or "sums" in given
+    first = 2 * S * a.mlp.layers[0].inputs * a.mlp.layers[0].outputs  # of x̄ there is none
+    primal = a.steps * (3 * support - first) + query
+    chain = a.steps * (6 * support - 3 * first) + 2 * query
+    return T * (primal + K * (push + pull) * chain)
+
+
+# ---- references ---------------------------------------------------------------------------------------------------
+
+
+def _adapted(a: Adapting, omega: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def loss(theta: Tensor) -> Tensor:
+        return _mean_loss(a, a.mlp(theta, x), y)
+
+    theta = omega
+    for _ in range(a.steps):
+        theta = theta - a.rates * grad(loss)(theta)
+    return theta
+
+
+def _mean_loss(a: Adapting, f: Tensor, y: Tensor) -> Tensor:
+    if a.loss == "mse":
+        return (f - y).square().mean()
+    return -(y * f.log_softmax(-1)).sum(-1).mean()
+
+
+def _each(a: Adapting, of: str, *more: Tensor):
+    """For every task a function of ω, its logits or its adapted parameters, and the rows of `more`."""
+    for x, y, q, *rest in zip(a.support, a.support_targets, a.query, *more, strict=True):
+
+        def function(omega: Tensor, x: Tensor = x, y: Tensor = y, q: Tensor = q) -> Tensor:
+            theta = _adapted(a, omega, x, y)
+            return a.mlp(theta, q) if of == "logits" else theta
+
+        yield function, *rest
+
+
+def maml_mlp_logits_ref(a: Adapting) -> Tensor:
+    """`maml_mlp_logits` in plain torch."""
+    return torch.stack([f(a.omega) for (f,) in _each(a, "logits")])
+
+
+def _pushed(a: Adapting, of: str, V: Tensor) -> Tensor:
+    return torch.stack([vmap(lambda v, f=f: jvp(f, (a.omega,), (v,))[1])(V) for (f,) in _each(a, of)])
+
+
+def maml_mlp_jvp_ref(a: Adapting, V: Tensor) -> Tensor:
+    """`maml_mlp_jvp` by forward mode."""
+    return _pushed(a, "logits", V)
+
+
+def maml_mlp_adaptation_ref(a: Adapting, V: Tensor) -> Tensor:
+    """`maml_mlp_adaptation` by forward mode."""
+    return _pushed(a, "theta", V)
+
+
+def maml_mlp_vjp_ref(a: Adapting, U: Tensor) -> Tensor:
+    """`maml_mlp_vjp` by reverse mode."""
+    return torch.stack([vmap(vjp(f, a.omega)[1])(u)[0] for f, u in _each(a, "logits", U)])
+
+
+def maml_mlp_gradients_ref(a: Adapting, query_targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`maml_mlp_gradients` by reverse mode."""
+    gradients = [
+        grad(lambda omega, f=f, y=y: _mean_loss(a, f(omega), y))(a.omega)
+        for f, y in _each(a, "logits", query_targets)
+    ]
+    return maml_mlp_logits_ref(a), torch.stack(gradients)
+
+
+def maml_mlp_gnvp_ref(a: Adapting, V: Tensor, weights: Tensor) -> Tensor:
+    """`maml_mlp_gnvp`: jvp, the loss's own second derivative, vjp."""
+    f, df = maml_mlp_logits_ref(a), maml_mlp_jvp_ref(a, V)
+    y = torch.zeros_like(f)
+    y[..., 0] = 1  # whatever it is: the second derivative does not depend on it
+
+    def curved(f: Tensor, y: Tensor, d: Tensor) -> Tensor:
+        return jvp(grad(lambda g: _mean_loss(a, g, y)), (f,), (d,))[1]
+
+    u = torch.stack([torch.stack([curved(f[t], y[t], d) for d in df[t]]) for t in range(len(f))])
+    return (weights[:, None, None] * maml_mlp_vjp_ref(a, u)).sum(0)
+
+
+def example(dtype: torch.dtype, generator: torch.Generator) -> tuple[Adapting, dict[str, Tensor]]:
+    """A small task of every argument, for self-tests."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
+
+    mlp = Mlp([MlpLayer(4, 6, 0, 24, "tanh"), MlpLayer(6, 3, 30, 48)])
+    y, query_y = (
+        (torch.arange(n)[:, None] % 3 == torch.arange(3)).to(dtype).expand(2, n, 3).contiguous()
+        for n in (6, 5)
+    )
+    a = Adapting(
+        mlp, normal(2, 6, 4), y, normal(2, 5, 4), normal(51), torch.full((51,), 0.3).to(dtype), 2, LOSSES[0]
+    )
+    weights = torch.tensor([0.5, 2.0], dtype=dtype)
+    return a, {"V": normal(3, 51), "U": normal(2, 3, 5, 3), "weights": weights, "query_targets": query_y}
+
+
+def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]:
+    """Small calls for self-tests, by name: function, reference, arguments."""
+    a, given = example(dtype, generator)
+    V, U, weights, targets = (given[name] for name in ("V", "U", "weights", "query_targets"))
+    return {
+        "maml_mlp_logits": (maml_mlp_logits, maml_mlp_logits_ref, (a,)),
+        "maml_mlp_jvp": (maml_mlp_jvp, maml_mlp_jvp_ref, (a, V)),
+        "maml_mlp_adaptation": (maml_mlp_adaptation, maml_mlp_adaptation_ref, (a, V)),
+        "maml_mlp_vjp": (maml_mlp_vjp, maml_mlp_vjp_ref, (a, U)),
+        "maml_mlp_gradients": (maml_mlp_gradients, maml_mlp_gradients_ref, (a, targets)),
+        "maml_mlp_gnvp": (maml_mlp_gnvp, maml_mlp_gnvp_ref, (a, V, weights)),
+    }
