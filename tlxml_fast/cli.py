@@ -279,10 +279,9 @@ def bench(
     seed: Seed = 0,
     rounds: Annotated[int, typer.Option(help="Times each contestant runs.")] = 7,
     seconds: Annotated[float, typer.Option(help="None runs again after as long as this.")] = 20.0,
-    memory: Annotated[
-        bool,
-        typer.Option("--memory/--no-memory", help="Peak memory, each contestant in a process of its own."),
-    ] = True,
+    no_memory: Annotated[
+        bool, typer.Option("--no-memory", help="No peak memory, which takes a process for each contestant.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """The engine beside torch.func, curvlinops and a loop over tasks: validated, then timed in turns."""
@@ -293,7 +292,7 @@ def bench(
         names = "\n".join(piece.name for piece in pieces())
         raise TlxError(f"nothing in the benchmark has {only!r} in its name; there is\n{names}")
     warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own
-    rows = run(out, only, seed, rounds, seconds, memory, progress=not quiet)
+    rows = run(out, only, seed, rounds, seconds, memory=not no_memory, progress=not quiet)
     for shown in (*tables(rows), *notes(rows)):
         console.print(shown)
     console.print(f"Written to {out}")

@@ -208,7 +208,9 @@ class TaskInfluence:
 
         def rows(lin: Linearization, block: slice) -> Tensor:
             u = cotangents[id(lin)][block]
-            return lin.vjp_block(block, lin.spread(u) if per_query else u[:, None] / lin.n)
+            if per_query:
+                return lin.per_query_vjp(block, u[:, :, None])[:, :, 0]
+            return lin.vjp_block(block, u[:, None] / lin.n)
 
         with progress_bar("test gradients", len(test), self.progress) as advance:
             gradients = test.gather(rows, advance)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..linearize import Linearization
 from ..profiling import span
-from .base import SAMPLE, Curvature, Way
+from .base import Curvature, Way
+
+# Pulled-back rows of as many tasks as this holds make one product; columns of a panel of it.
+ROWS_BYTES = 64 << 20
+PANEL = 256
 
 
 class GaussNewton(Curvature):
@@ -27,25 +32,35 @@ class GaussNewton(Curvature):
 
     def ways_to_assemble(self, lin: Linearization) -> list[Way]:
         """RᵀR of the pulled-back rows, or products with the identity."""
-        tasks = len(lin.episodes[lin.blocks[0]])
-        few = lin.omega.new_ones(tasks, min(SAMPLE, lin.gn_rank), lin.n, lin.C)
+        tasks = max(1, ROWS_BYTES // (lin.gn_rank * lin.q * lin.omega.element_size()))
 
-        def gram(rows: Tensor) -> Tensor:
-            rows = rows.flatten(
-                0, 1
-            )  # their rounding is that of the product: it needs no more precision than they
-            m, q = rows.shape
-            with span("gram matrix", 2 * m * q * q, (m * q + q * q) * rows.element_size(), dtype=rows.dtype):
-                return rows.mT @ rows
+        def pull_backs(block: slice, columns: int | None = None) -> Tensor:
+            parts = (slice(i, min(block.stop, i + tasks)) for i in range(block.start, block.stop, tasks))
+            return sum(gram(lin.gn_rows(part, columns).flatten(0, 1)) for part in parts)
 
-        pull_backs = Way(
+        first = lin.blocks[0]
+        sample = slice(first.start, min(first.stop, first.start + tasks))
+        way = Way(
             f"{lin.gn_rank} pull-backs a task",
-            lambda block: gram(lin.gn_rows(block)).double(),
-            lambda: gram(lin.vjp_block(lin.blocks[0], few)),
-            lin.gn_rank / few.shape[1],
+            pull_backs,
+            lambda: pull_backs(sample, 1),
+            lin.gn_rank / lin.n * (first.stop - first.start) / (sample.stop - sample.start),
             side_by_side=True,
         )
-        return [pull_backs, *super().ways_to_assemble(lin)]
+        return [way, *super().ways_to_assemble(lin)]
+
+
+def gram(rows: Tensor) -> Tensor:
+    """RᵀR in float64 of R [m, q], whose products are as precise as R is; panel by panel, since it is symmetric."""
+    m, q = rows.shape
+    result = torch.empty(q, q, dtype=torch.float64, device=rows.device)
+    flops = 2 * m * sum((q - i) * min(PANEL, q - i) for i in range(0, q, PANEL))
+    with span("gram matrix", flops, (m * q + q * q) * rows.element_size(), dtype=rows.dtype):
+        for i in range(0, q, PANEL):
+            panel = slice(i, min(q, i + PANEL))
+            result[panel, i:] = rows[:, panel].mT @ rows[:, i:]
+            result[i:, panel] = result[panel, i:].mT
+    return result
 
 
 def _ones(lin: Linearization, block: slice) -> Tensor:

@@ -11,6 +11,8 @@ with steps. D and H do not commute, and H is that of all parameters, frozen ones
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,8 @@ class Adaptation:
         self.learner, self.engine, self.layout = learner, Engine(module_plan), layout
         self.loss = learner.loss
         self.adapted = frozenset(learner.adapted)
+        self.separable = not module_plan.couples_examples
+        """Whether a query's logits depend on no other query."""
 
     # ---- rates --------------------------------------------------------------------------------------------
 
@@ -121,13 +125,20 @@ class Adaptation:
         """Cotangents [T, K, p] of the trajectory's end pulled back to ω, [T, K, q]."""
         rates = torch.zeros_like(cotangents) if self.learner.learn_inner_lr else None
         for theta in reversed(thetas[:-1]):
-            tape, reverse = self._slope(theta, x, y, self.layout.names)
-            if rates is not None:
-                rates -= self._gradient(reverse, len(x), theta) * cotangents
-            cotangents = cotangents - self._hessian(
-                tape, reverse, D * cotangents, self.adapted, self.layout.names
-            )
+            cotangents = self._pull_step(theta, x, y, D, cotangents, rates)
         return self._join(cotangents, rates)
+
+    def _pull_step(
+        self, theta: Tensor, x: Tensor, y: Tensor, D: Tensor, cotangents: Tensor, rates: Tensor | None
+    ) -> Tensor:
+        """Cotangents of θ_s, [T, K, p]; those of D's diagonal are added to `rates`.
+
+        A function of its own, so that a step's activations are freed before the next makes its own.
+        """
+        tape, reverse = self._slope(theta, x, y, self.layout.names)
+        if rates is not None:
+            rates -= self._gradient(reverse, len(x), theta) * cotangents
+        return cotangents - self._hessian(tape, reverse, D * cotangents, self.adapted, self.layout.names)
 
     def numbers_a_vector(self, omega: Tensor, batch: Batch) -> int:
         """About how many numbers each vector takes: all layers' of the support set, the largest two of the query's."""
@@ -156,8 +167,25 @@ class Adaptation:
         x, y, query = _stack(batch)
         D = self._rates(omega)
         thetas = self._trajectory(omega, x, y, D)
-        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
-        return self._pull(thetas, x, y, D, self._returned(tape, U.transpose(1, 2).contiguous()))
+        _, ends = self._pull_query(thetas[-1], query, lambda tape: U.transpose(1, 2).contiguous())
+        return self._pull(thetas, x, y, D, ends)
+
+    def per_query_vjp(self, omega: Tensor, batch: Batch, U: Tensor, at_once: int) -> Tensor:
+        """J_tᵀ of cotangents of one query each, `at_once` in the chain: U [T, n, r, C] → [T, n, r, q].
+
+        To the last θ each goes through its own query only, taken for a task of one example.
+        """
+        x, y, query = _stack(batch)
+        D = self._rates(omega)
+        thetas = self._trajectory(omega, x, y, D)
+        rows = []
+        for t in range(len(x)):
+            own = [theta[t : t + 1] if len(theta) > 1 else theta for theta in thetas]
+            tape = self.engine.forward(self.layout.primal(own[-1]), query[t, :, None])
+            ends = self._returned(tape, U[t, :, None].contiguous()).flatten(0, 1)[None]
+            pulled = [self._pull(own, x[t : t + 1], y[t : t + 1], D, end) for end in ends.split(at_once, 1)]
+            rows.append(torch.cat(pulled, 1).view(*U.shape[1:3], -1))
+        return torch.stack(rows)
 
     def adaptation(self, omega: Tensor, batch: Batch, V: Tensor) -> Tensor:
         """(∂θ_t/∂ω) v_k, [T, K, p]."""
@@ -169,18 +197,21 @@ class Adaptation:
         x, y, query = _stack(batch)
         D = self._rates(omega)
         thetas = self._trajectory(omega, x, y, D)
-        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
-        u = self.loss.gradient(tape.y, targets)[:, :, None]
-        return tape.y, self._pull(thetas, x, y, D, self._returned(tape, u))[:, 0]
+        f, ends = self._pull_query(
+            thetas[-1], query, lambda tape: self.loss.gradient(tape.y, targets)[:, :, None]
+        )
+        return f, self._pull(thetas, x, y, D, ends)[:, 0]
 
     def gnvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q], while the task's activations are at hand."""
         x, y, query = _stack(batch)
         D = self._rates(omega)
         thetas, v = self._push(omega, x, y, D, V)
-        tape = self.engine.forward(self.layout.primal(thetas[-1]), query)
-        u = self.loss.curve(tape.y, self._moved(tape, v)) * weights[:, None, None, None]
-        return self._pull(thetas, x, y, D, self._returned(tape, u)).sum(0)
+        weights = weights[:, None, None, None]
+        _, ends = self._pull_query(
+            thetas[-1], query, lambda tape: self.loss.curve(tape.y, self._moved(tape, v)) * weights
+        )
+        return self._pull(thetas, x, y, D, ends).sum(0)
 
     # ---- the exact Hessian --------------------------------------------------------------------------------
 
@@ -269,6 +300,16 @@ class Adaptation:
         """Tangents of the logits, [T, n, K, C]."""
         dy = self.engine.jvp(tape, self.layout.tangents(v)).dy
         return dy.expand(len(tape.y), *dy.shape[1:])
+
+    def _pull_query(
+        self, theta: Tensor, query: Tensor, cotangents: Callable[[Tape], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """f [T, n, C], and `cotangents(tape)` of it pulled back to θ_steps, [T, K, p].
+
+        The query's activations are freed before the chain of steps makes its own.
+        """
+        tape = self.engine.forward(self.layout.primal(theta), query)
+        return tape.y, self._returned(tape, cotangents(tape))
 
     def _returned(self, tape: Tape, u: Tensor) -> Tensor:
         """Cotangents of θ_steps, [T, K, p], of those of the logits, [T, n, K, C]."""

@@ -185,7 +185,11 @@ class Linearization(ABC):
 
     def per_query_gradients(self) -> Tensor:
         """∇_ω ℓ_tm of every query's own loss, [T, n, q]; their mean over queries is `gradients()`."""
-        return self.vjp(self.spread(self.logit_gradients(self.targets)))
+        u = self.logit_gradients(self.targets)[:, :, None]
+        with self.task_threads() as each:
+            return torch.cat(
+                list(each(lambda block: self.per_query_vjp(block, u[block])[:, :, 0], self.blocks))
+            )
 
     def logit_gradients(self, targets: Tensor) -> Tensor:
         """∂ℓ_m/∂f_m of every query's loss against `targets` [T, n], as [T, n, C]."""
@@ -196,17 +200,20 @@ class Linearization(ABC):
         """n·r, the number of rows of `gn_rows`."""
         return self.n * self.learner.loss.rank(self.C)
 
-    def gn_rows(self, block: slice) -> Tensor:
-        """R_t with J_tᵀΛ_tJ_t = R_tᵀR_t: the n·r pull-backs of the loss's factor, [B, n·r, q]."""
-        factor = self.learner.loss.factor(self.logits[block])  # [B, n, C, r]
-        cotangents = self.spread(factor.permute(0, 3, 1, 2)).flatten(1, 2) / self.n**0.5
-        chunks = cotangents.split(self.vectors_at_once(), 1)
-        return torch.cat([self.vjp_block(block, u) for u in chunks], 1)
+    def gn_rows(self, block: slice, columns: int | None = None) -> Tensor:
+        """R_t with J_tᵀΛ_tJ_t = R_tᵀR_t: the n·r pull-backs of the loss's factor, [B, n·r, q].
 
-    def spread(self, per_query: Tensor) -> Tensor:
-        """[..., n, C] → [..., n, n, C]: the m-th cotangent is `per_query`'s row m, zero on other queries."""
-        eye = torch.eye(per_query.shape[-2], dtype=per_query.dtype, device=per_query.device)
-        return eye[:, :, None] * per_query[..., :, None, :]
+        `columns` takes as many of the r for each query only.
+        """
+        factor = self.learner.loss.factor(self.logits[block])[..., :columns]  # [B, n, C, r]
+        return self.per_query_vjp(block, factor.mT / self.n**0.5).flatten(1, 2)
+
+    def per_query_vjp(self, block: slice, U: Tensor) -> Tensor:
+        """J_tᵀ of cotangents that each concern one query: U [B, n, r, C] → [B, n, r, q]."""
+        B, n, r, _ = U.shape
+        eye = torch.eye(n, dtype=U.dtype, device=U.device)
+        chunks = (eye[:, None, :, None] * U[:, :, :, None]).flatten(1, 2).split(self.vectors_at_once(), 1)
+        return torch.cat([self.vjp_block(block, u) for u in chunks], 1).view(B, n, r, -1)
 
     def task_threads(self, side_by_side: bool = True) -> AbstractContextManager[Map]:
         """`parallel.task_threads` for functions of a task's index; what tasks share is made before.

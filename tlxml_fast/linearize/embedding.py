@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..learners import ProtoNet
 from ..ops import proto_gn
-from ..ops.prototypes import Head, head_hvp, head_jvp, head_vjp, proto_head
+from ..ops.prototypes import Head, head_hvp, head_jvp, head_vjp, head_vjp_per_query, proto_head
 from .batch import Batch
 from .engine import Engine, Reverse, Tangents, Tape, channels_last
 from .layers import Flatten
@@ -28,6 +28,8 @@ class Embedding:
         self.learner, self.layout, self.ways = learner, layout, ways
         self.engine = Engine(replace(module_plan, steps=(*module_plan.steps, flat)))
         self.loss = learner.loss
+        self.separable = not module_plan.couples_examples
+        """Whether a query's embedding depends on no other query."""
 
     # ---- the encoder: one forward for support and query, or one each ----------------------------------------
 
@@ -86,6 +88,22 @@ class Embedding:
         tapes = self._tapes(omega, batch)
         head = self._formulas(*self._head(tapes, batch))
         return self._returned(tapes, head_vjp(head, U).transpose(1, 2), total=False)
+
+    def per_query_vjp(self, omega: Tensor, batch: Batch, U: Tensor, at_once: int) -> Tensor:
+        """J_tᵀ of cotangents of one query each: U [T, n, r, C] → [T, n, r, q].
+
+        Each goes through its own query, taken for a task of one example, and through the support set, `at_once` there.
+        """
+        T, n, r, _ = U.shape
+        w = self.layout.primal(omega[None])
+        support = self.engine.forward(w, channels_last(batch.support_x))
+        query = self.engine.forward(w, channels_last(batch.query_x.flatten(0, 1)[:, None]))
+        z = torch.cat([support.y, query.y.view(T, n, -1)], 1)
+        gsupport, gquery = head_vjp_per_query(self._formulas(z, batch.support_y), U)
+        own = self._returned([query], gquery.view(T * n, 1, r, -1), total=False).view(T, n * r, -1)
+        chunks = gsupport.flatten(1, 2).split(at_once, 1)
+        shared = [self._returned([support], g.transpose(1, 2), total=False) for g in chunks]
+        return (own + torch.cat(shared, 1)).view(T, n, r, -1)
 
     def adaptation(self, omega: Tensor, batch: Batch, V: Tensor) -> Tensor:
         """(∂θ_t/∂ω) v_k, [T, K, p]: the encoder's parameters as they are, then the prototypes'."""

@@ -74,6 +74,7 @@ class MlpAdaptation(Adaptation):
     def __init__(self, learner: MAML, plan: Plan, layout: Layout, ways: int, mlp: Mlp):
         super().__init__(learner, plan, layout, ways)
         self.mlp = mlp
+        self.separable = False  # the kernel itself passes over queries whose cotangents are zero
 
     def _adapting(self, omega: Tensor, batch: Batch) -> Adapting:
         return Adapting(

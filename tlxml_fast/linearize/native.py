@@ -111,6 +111,12 @@ class NativeLinearization(Linearization):
         """J_tᵀ u_tk: [B, K, q]."""
         return self.passes.vjp(self.omega, self._batch(block), U)
 
+    def per_query_vjp(self, block: slice, U: Tensor) -> Tensor:
+        """J_tᵀ of cotangents of one query each, [B, n, r, q]: through that query alone where nothing couples them."""
+        if not self.passes.separable:
+            return super().per_query_vjp(block, U)
+        return self.passes.per_query_vjp(self.omega, self._batch(block), U, self._vectors)
+
     def gnvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k over the block, [K, q]."""
         return self.passes.gnvp(self.omega, self._batch(block), V, weights)

@@ -58,9 +58,10 @@ class Plan:
         return " – ".join(step.label for step in self.steps)
 
     @property
-    def images(self) -> bool:
-        """Whether any layer works on images."""
-        return any(not isinstance(s.layer, Linear | NormActPool | Flatten | None) for s in self.steps)
+    def couples_examples(self) -> bool:
+        """Whether an example's output depends on the others: where BatchNorm takes their statistics."""
+        rest = (s.layer.rest if isinstance(s.layer, ConvBlock) else s.layer for s in self.steps)
+        return any(isinstance(layer, NormActPool) and layer.uses_batch_statistics for layer in rest)
 
 
 # ---- what a call in the traced graph is ---------------------------------------------------------------------------

@@ -117,6 +117,16 @@ def head_vjp(head: Head, u: Tensor) -> Tensor:
     return torch.cat([head.mean.mT[:, None] @ gc, gz], 2)
 
 
+def head_vjp_per_query(head: Head, u: Tensor) -> tuple[Tensor, Tensor]:
+    """`head_vjp` of cotangents of one query each, u [T, n, r, C]: of the support embeddings [T, n, r, S, D], and of
+    that query's own [T, n, r, D]."""
+    z, c = head.z[:, :, None], head.c[:, None]
+    weighted = head.beta[:, :, None] * u
+    gz = (head.alpha[:, :, None] * u).sum(-1, keepdim=True) * z + weighted @ c
+    gc = (head.gamma[:, :, None] * u)[..., None] * c[:, :, None] + weighted[..., None] * z[..., None, :]
+    return head.mean.mT[:, None, None] @ gc, gz
+
+
 def head_hvp(
     z: Tensor, labels: Tensor, dz: Tensor, targets: Tensor, ways: int, distance: str, scale: float
 ) -> tuple[Tensor, Tensor]:

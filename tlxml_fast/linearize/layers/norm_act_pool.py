@@ -71,6 +71,11 @@ class NormActPool(Layer):
         """Whether it is an activation and nothing else."""
         return self.act is not None and self.norm is None and self.pool == Pool()
 
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether its norm takes the statistics of the examples given."""
+        return self.norm is not None and self.norm.running_mean is None
+
     def forward(self, w: Named, x: Tensor) -> tuple[Tensor, Primal]:
         """y, and the op's `Primal`."""
         image = _image(x)
