@@ -145,7 +145,8 @@ enum class Loss : int64_t { cross_entropy = 0, mse = 1 };
 // What is asked for is not null: the query logits f and, with J = df/domega,
 //   dlogits = J V, and dtheta = d(adapted parameters) V        (V given)
 //   pulled  = J^T U, or J^T of the mean query loss's gradient  (U, or query_targets and K = 1, given)
-//   sums    = sum over t of weights[t] J_t^T Lambda_t J_t V    (V and weights given), in the order of the tasks
+//   sums    = sum over t of weights[t] J_t^T Lambda_t J_t V    (V and weights given), in the order of the tasks; with
+//             query_targets of weights[t] H_t V, H_t the exact Hessian of the mean query loss through adaptation
 template <class Real>
 void maml_mlp(const Real* support,                   // [T, S, F]
               const Real* support_targets,           // [T, S, C]

@@ -60,7 +60,13 @@ void parallel_for(int64_t size, int64_t grain, const Body& body) {
     if (status != 0) throw std::runtime_error("torch_parallel_for failed");
 }
 
+#ifdef TLX_STD_THREADS  // tests are small, and every loop of theirs is to be cut
+constexpr int64_t worth_a_thread = 1;
+#else
+constexpr int64_t worth_a_thread = 65536;
+#endif
+
 // How many items of `flops` each make a range worth a thread: about ten microseconds of work.
-inline int64_t grain_for(int64_t flops) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, flops)); }
+inline int64_t grain_for(int64_t flops) { return std::max<int64_t>(1, worth_a_thread / std::max<int64_t>(1, flops)); }
 
 }  // namespace tlx

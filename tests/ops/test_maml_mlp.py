@@ -21,6 +21,7 @@ FUNCTIONS = {
     "vjp": ("U",),
     "gradients": ("query_targets",),
     "gnvp": ("V", "weights"),
+    "hvp": ("V", "weights", "query_targets"),
 }
 
 

@@ -17,6 +17,7 @@ from ..ops.maml_mlp import (
     maml_mlp_adaptation,
     maml_mlp_gnvp,
     maml_mlp_gradients,
+    maml_mlp_hvp,
     maml_mlp_jvp,
     maml_mlp_logits,
     maml_mlp_vjp,
@@ -69,7 +70,7 @@ def mlp_of(learner: MAML, plan: Plan, layout: Layout) -> Mlp | str:
 
 
 class MlpAdaptation(Adaptation):
-    """The passes of a MAML learner whose module is an MLP; the exact Hessian is the engine's."""
+    """The passes of a MAML learner whose module is an MLP."""
 
     def __init__(self, learner: MAML, plan: Plan, layout: Layout, ways: int, mlp: Mlp):
         super().__init__(learner, plan, layout, ways)
@@ -123,3 +124,11 @@ class MlpAdaptation(Adaptation):
     def gnvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q]."""
         return maml_mlp_gnvp(self._adapting(omega, batch), V, weights)
+
+    def no_third_derivative(self) -> str | None:
+        """The kernel has it."""
+        return None
+
+    def hvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
+        """Σ_t w_t ∇²L_t v_k, [K, q]."""
+        return maml_mlp_hvp(self._adapting(omega, batch), V, weights, self._targets(targets, omega))

@@ -165,13 +165,28 @@ def maml_mlp_gnvp(a: Adapting, V: Tensor, weights: Tensor) -> Tensor:
     return sums
 
 
+def maml_mlp_hvp(a: Adapting, V: Tensor, weights: Tensor, query_targets: Tensor) -> Tensor:
+    """Σ_t w_t ∇²L_t v_k with the exact Hessian of the mean query loss, through adaptation: V [K, P] → [K, P].
+
+    With λ_S = ∇L_Q(θ_S) and λ_s = λ_{s+1} − H D λ_{s+1}, along θ̇:
+    λ̇_s = λ̇_{s+1} − H D λ̇_{s+1} − ∇³L_S(θ_s)[θ̇_s, Dλ_{s+1}].
+    """
+    if not on_native("maml_mlp", a.omega):
+        return maml_mlp_hvp_ref(a, V, weights, query_targets)
+    sums = torch.empty_like(V, memory_format=torch.contiguous_format)
+    query_targets, weights = query_targets.contiguous(), weights.contiguous()
+    _launch(a, len(V), query_targets, V=V.contiguous(), weights=weights, sums=sums)
+    return sums
+
+
 GIVEN = ("V", "U", "weights", "logits", "dlogits", "dtheta", "pulled", "sums")
 
 
 def _launch(a: Adapting, K: int, query_targets: Tensor | None = None, **given: Tensor) -> None:
     T, S, _ = a.support.shape
     n = a.query.shape[1]
-    with span("maml_mlp", _flops(a, K, given), dtype=a.omega.dtype):
+    exact = query_targets is not None and "sums" in given
+    with span("maml_mlp", _flops(a, K, given, exact), dtype=a.omega.dtype):
         launch(
             "maml_mlp", a.support, a.support_targets, a.query, query_targets, a.omega, a.rates,
             a.mlp.table, a.mlp.leaks,
@@ -180,15 +195,20 @@ def _launch(a: Adapting, K: int, query_targets: Tensor | None = None, **given: T
         )  # fmt: skip
 
 
-def _flops(a: Adapting, K: int, given: dict[str, Tensor]) -> int:
-    """Of products of matrices, in units of a forward pass: one without, two with a gradient or tangent."""
+def _flops(a: Adapting, K: int, given: dict[str, Tensor], exact: bool) -> int:
+    """Of the products of matrices, in forward passes s and q over support and query and in their first layers' f and g.
+
+    A gradient is 3s − f, a Hessian-vector product 6s − 4f, a tangent or a pull-back of the query 2q − g.
+    """
     T, S, _ = a.support.shape
-    support, query = a.mlp.flops(S), a.mlp.flops(a.query.shape[1])
-    push, pull = "V" in given, "pulled" in given or "sums" in given
-    first = 2 * S * a.mlp.layers[0].inputs * a.mlp.layers[0].outputs  # of x̄ there is none
-    primal = a.steps * (3 * support - first) + query
-    chain = a.steps * (6 * support - 3 * first) + 2 * query
-    return T * (primal + K * (push + pull) * chain)
+    n, first = a.query.shape[1], a.mlp.layers[0]
+    s, q = a.mlp.flops(S), a.mlp.flops(n)
+    f, g = (2 * examples * first.inputs * first.outputs for examples in (S, n))
+    directions = ("V" in given) + ("pulled" in given or "sums" in given)
+    chain = directions * (a.steps * (6 * s - 4 * f) + 2 * q - g)
+    if exact:  # mixed derivatives, 16s − 13f, in place of a product
+        chain += a.steps * (10 * s - 9 * f) + 2 * (q - g)
+    return T * (a.steps * (3 * s - f) + q + K * chain)
 
 
 # ---- references ---------------------------------------------------------------------------------------------------
@@ -267,6 +287,15 @@ def maml_mlp_gnvp_ref(a: Adapting, V: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, None, None] * maml_mlp_vjp_ref(a, u)).sum(0)
 
 
+def maml_mlp_hvp_ref(a: Adapting, V: Tensor, weights: Tensor, query_targets: Tensor) -> Tensor:
+    """`maml_mlp_hvp`, forward over reverse."""
+    total = torch.zeros_like(V)
+    for (f, y), w in zip(_each(a, "logits", query_targets), weights, strict=True):
+        slope = grad(lambda omega, f=f, y=y: _mean_loss(a, f(omega), y))
+        total += w * vmap(lambda v, slope=slope: jvp(slope, (a.omega,), (v,))[1])(V)
+    return total
+
+
 def example(dtype: torch.dtype, generator: torch.Generator) -> tuple[Adapting, dict[str, Tensor]]:
     """A small task of every argument, for self-tests."""
 
@@ -296,4 +325,5 @@ def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]
         "maml_mlp_vjp": (maml_mlp_vjp, maml_mlp_vjp_ref, (a, U)),
         "maml_mlp_gradients": (maml_mlp_gradients, maml_mlp_gradients_ref, (a, targets)),
         "maml_mlp_gnvp": (maml_mlp_gnvp, maml_mlp_gnvp_ref, (a, V, weights)),
+        "maml_mlp_hvp": (maml_mlp_hvp, maml_mlp_hvp_ref, (a, V, weights, targets)),
     }
