@@ -47,6 +47,7 @@ PYBIND11_MODULE(_core, module) {
 #undef TLX_BIND
 
     module.def("simd_level", &tlx::simd_level, "The SIMD level dispatched on this processor.");
+    module.def("simd_bytes", &tlx::simd_bytes, "The width of its vectors.");
     module.def(
         "set_parallel_for",
         [](std::uintptr_t address) { tlx::parallel_for_hook = reinterpret_cast<tlx::ParallelFor>(address); },

@@ -134,6 +134,14 @@ void winograd_output(const Real* m,  // [16, N, th, tw, C]
 template <class Real>
 void winograd_output_t(const Real* y, Real* m, int64_t N, int64_t Ho, int64_t Wo, int64_t C);
 
+// out (+)= a b for each of B pairs of matrices, given by their strides; columns of out lie beside each other.
+template <class Real>
+void stacked_mm(const Real* a,  // [B, m, k]
+                const Real* b,  // [B, k, n]
+                Real* out,      // [B, m, n]
+                int64_t B, int64_t m, int64_t k, int64_t n, int64_t a_batch, int64_t a_m, int64_t a_k, int64_t b_batch,
+                int64_t b_k, int64_t b_n, int64_t out_batch, int64_t out_m, int64_t add);
+
 // ---- MAML on a multilayer perceptron: whole tasks inside the cache --------------------------------------------------
 
 // A network is a table of its layers, [layers, 6] rows (in, out, where W [out, in] and b [out] begin among the P
@@ -182,6 +190,7 @@ void maml_mlp(const Real* support,                   // [T, S, F]
     OP(winograd_data_t)     \
     OP(winograd_output)     \
     OP(winograd_output_t)   \
+    OP(stacked_mm)          \
     OP(maml_mlp)
 
 // The SIMD level that the dynamic linker chose for this processor: "x86-64-v4", "x86-64-v3" or "baseline".

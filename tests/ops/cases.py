@@ -152,3 +152,15 @@ def maml_mlp_case(
         "query_targets": targets(n),
     }
     return a, given
+
+
+# B pairs, m, k, n: ones, edges of panels and of rows, and depths beyond one panel's.
+STACKED_MM = [
+    (1, 1, 1, 1),
+    (2, 4, 3, 5),
+    (3, 5, 257, 16),
+    (1, 6, 2, 80),
+    (2, 7, 19, 81),
+    (2, 64, 600, 97),
+    (3, 33, 9, 165),
+]

@@ -15,6 +15,7 @@ import torch
 from tlxml_fast.ops import im2col as _im2col
 from tlxml_fast.ops import maml_mlp as _maml_mlp
 from tlxml_fast.ops import norm_act_pool as _norm_act_pool
+from tlxml_fast.ops import stacked_mm as _stacked_mm
 from tlxml_fast.ops import winograd as _winograd
 from tlxml_fast.ops._dispatch import Choice, choose
 from tlxml_fast.ops._native import native_available, why_not_native
@@ -40,7 +41,7 @@ def _layer_ops() -> dict[str, Op]:
 
     return {
         name: Op(function, reference, example(module, name))
-        for module in (_norm_act_pool, _im2col, _winograd, _maml_mlp)
+        for module in (_norm_act_pool, _im2col, _winograd, _stacked_mm, _maml_mlp)
         for name, (function, reference, _) in module.examples(torch.float32, torch.Generator()).items()
     }
 

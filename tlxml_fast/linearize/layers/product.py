@@ -15,13 +15,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ...profiling import span
+from ...ops.stacked_mm import stacked_mm
 from ..hyperdual import Hyper, bilinear
 from .base import Cotangents, Layer, Named
 
@@ -293,13 +291,8 @@ def _times(a: Tensor, b: Tensor, add_to: Tensor | None = None, into: Tensor | No
     else:
         a, b = a.flatten(0, 1), b.flatten(0, 1)
     shape = (*a.shape[:2], b.shape[-1])
-    with _span(a, b):
-        if add_to is not None:
-            product = add_to.view(shape).baddbmm_(a, b)
-        elif into is not None:
-            product = torch.bmm(a, b, out=into.view(shape))
-        else:
-            product = torch.bmm(a, b)
+    views = (None if x is None else x.view(shape) for x in (add_to, into))
+    product = stacked_mm(a, b, *views)
     return product.view(B, T, m, -1)
 
 
@@ -307,16 +300,8 @@ def _gram(a: Tensor, b: Tensor, total: bool) -> Tensor:
     """aᵀ b for a [B, T, r, m] and b [B, T, r, o]: [B, T, m, o], or summed over T, [B, 1, m, o]."""
     first = 1 if total else 0
     left, right = a.flatten(first, first + 1).mT, b.flatten(first, first + 1)
-    with _span(left, right):
-        product = torch.bmm(left, right)
+    product = stacked_mm(left, right)
     return product.unsqueeze(1) if total else product.unflatten(0, a.shape[:2])
-
-
-def _span(a: Tensor, b: Tensor) -> AbstractContextManager[object]:
-    """Of a product of stacks of matrices."""
-    result = a.numel() // a.shape[2] * b.shape[2]
-    numbers = a.numel() + b.numel() + result
-    return span("matrix products", 2 * result * a.shape[2], numbers * a.element_size(), dtype=a.dtype)
 
 
 def _product(V: Tensor, U: Tensor) -> Tensor:
