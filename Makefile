@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu) CMakeLists.txt setup.py pyproject.toml
+SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test quick lint doctor bench clean
+.PHONY: demo test quick lint doctor bench sanitize clean
 
 demo: $(VENV)/installed
 	$(BIN)/tlxml-fast demo --out runs/demo
@@ -25,6 +25,10 @@ doctor: $(VENV)/installed
 bench: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/tlxml-fast bench --out benchmarks/results
+
+sanitize: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pybind11>=2.13' 'ninja>=1.11' 'cmake>=3.24'
+	$(BIN)/python tools/sanitize/run.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

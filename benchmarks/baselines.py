@@ -6,7 +6,9 @@ lines, with nothing of this package in the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,9 @@ from ..ops.prototypes import class_means, prototype_logits
 from ..task import TaskSet
 
 Product = Callable[[Tensor], Tensor]
+
+# Tasks × vectors in one vmap: on two cores products of the small MLP are fastest near this, and memory is bounded.
+PAIRS_AT_ONCE = 2048
 
 
 class Plain:
@@ -38,6 +43,17 @@ class Plain:
     @staticmethod
     def _tensor(x: Tensor, dtype: torch.dtype) -> Tensor:
         return x.to(dtype) if x.is_floating_point() else x
+
+    def __len__(self) -> int:
+        return len(self.sx)
+
+    def chunks(self, size: int) -> list[Plain]:
+        """The same on `size` tasks each, in order."""
+        made = []
+        for part in zip(*(x.split(size) for x in (self.sx, self.sy, self.qx, self.qy)), strict=True):
+            made.append(copy.copy(self))
+            made[-1].sx, made[-1].sy, made[-1].qx, made[-1].qy = part
+        return made
 
     def __call__(self, omega: Tensor, sx: Tensor, sy: Tensor, qx: Tensor) -> Tensor:
         return self.logits(self.flat.unflatten(omega), sx, sy, qx)
@@ -64,8 +80,13 @@ def output_hessian(f: Tensor, u: Tensor) -> Tensor:
     return p * (u - (p * u).sum(-1, keepdim=True)) / len(f)
 
 
+def at_once(K: int) -> int:
+    """How many tasks a product with K vectors takes at once."""
+    return max(1, PAIRS_AT_ONCE // K)
+
+
 def torch_func(plain: Plain, over_tasks: bool, over_vectors: bool) -> Product:
-    """jvp, Λ, vjp; tasks and vectors each looped over or in a vmap."""
+    """jvp, Λ, vjp; tasks and vectors each looped over or in a vmap, which is of `PAIRS_AT_ONCE` at most."""
 
     def one(v: Tensor, sx: Tensor, sy: Tensor, qx: Tensor) -> Tensor:
         def f(w: Tensor) -> Tensor:
@@ -75,13 +96,17 @@ def torch_func(plain: Plain, over_tasks: bool, over_vectors: bool) -> Product:
         logits, pull = vjp(f, plain.omega)
         return pull(output_hessian(logits, df))[0]
 
-    def tasks(v: Tensor) -> Tensor:
+    def tasks(part: Plain, v: Tensor) -> Tensor:
         if over_tasks:
-            return vmap(one, (None, 0, 0, 0))(v, plain.sx, plain.sy, plain.qx).mean(0)
-        return sum(one(v, *t) for t in zip(plain.sx, plain.sy, plain.qx, strict=True)) / len(plain.sx)
+            return vmap(one, (None, 0, 0, 0))(v, part.sx, part.sy, part.qx).sum(0)
+        return sum(one(v, *t) for t in zip(part.sx, part.sy, part.qx, strict=True))
 
     def product(V: Tensor) -> Tensor:
-        return (vmap(tasks)(V) if over_vectors else torch.stack([tasks(v) for v in V])).detach()
+        total = torch.zeros_like(V)
+        for part in plain.chunks(at_once(len(V) if over_vectors else 1)):
+            along = partial(tasks, part)
+            total += (vmap(along)(V) if over_vectors else torch.stack([along(v) for v in V])).detach()
+        return total / len(plain)
 
     return product
 
@@ -120,12 +145,15 @@ class _Tasks(nn.Module):
         return logits.mT
 
 
-def curvlinops(plain: Plain) -> Product:
-    """`GGNLinearOperator` of curvlinops, whose data are tasks. Raises ImportError where it is not installed."""
+def curvlinops(plain: Plain, K: int) -> Product:
+    """`GGNLinearOperator` of curvlinops, whose data are tasks, in batches that suit K vectors.
+
+    Raises ImportError where it is not installed.
+    """
     from curvlinops import GGNLinearOperator
 
     model = _Tasks(plain)
-    data = [({"sx": plain.sx, "sy": plain.sy, "qx": plain.qx}, plain.qy)]
+    data = [({"sx": part.sx, "sy": part.sy, "qx": part.qx}, part.qy) for part in plain.chunks(at_once(K))]
     operator = GGNLinearOperator(
         model, nn.CrossEntropyLoss(), list(model.parameters()), data,
         check_deterministic=False, batch_size_fn=lambda x: len(x["sx"]),
@@ -141,9 +169,4 @@ def vmapped_gradients(plain: Plain, chunk: int) -> Callable[[], Tensor]:
 
     run = vmap(grad(loss), (None, 0, 0, 0, 0))
 
-    def chunks() -> Iterator[Tensor]:
-        parts = zip(*(x.split(chunk) for x in (plain.sx, plain.sy, plain.qx, plain.qy)), strict=True)
-        for part in parts:
-            yield run(plain.omega, *part).detach()
-
-    return lambda: torch.cat(list(chunks()))
+    return lambda: torch.cat([run(plain.omega, p.sx, p.sy, p.qx, p.qy).detach() for p in plain.chunks(chunk)])

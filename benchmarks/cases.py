@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..learners import MAML, Learner, ProtoNet
 from ..linearize import Linearization, linearize
 from ..models import conv4, mlp
 from ..task import TaskSet
 from . import baselines
+from .arithmetic import Counter, Work, rates
 from .baselines import Plain
-from .measure import vectors
+from .measure import OURS, Goal, Row, Settings, Timing, contest, validate, vectors
 from .tasks import random_tasks
 
-
-@dataclass(frozen=True)
-class Goal:
-    """A ratio: baseline's time over ours, the faster of several baselines."""
-
-    baselines: tuple[str, ...]
-    least: float
-    aim: float
+VALIDATED = 2  # tasks that all contestants are compared on in float64
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a learner on random tasks, K vectors (0: gradients of all tasks)."""
+    """One row: a learner on random tasks, K vectors (0: gradients of all tasks).
+
+    of_sgemm  the share of the rate of a matrix product that is asked of the vectors' part of the work: least, aim
+    """
 
     name: str
     learner: Callable[[], Learner]
@@ -37,8 +35,49 @@ class Case:
     K: int
     against: tuple[str, ...]
     goals: tuple[Goal, ...] = ()
-    convolution_flops: float = 0
-    """Of four convolutions a vector and task, where the share of the sgemm rate is asked for."""
+    of_sgemm: tuple[float, float] | None = None
+
+    in_processes = True
+
+    def run(self, settings: Settings) -> Row:
+        """Validated, timed, and set beside the rate of a matrix product."""
+        tasks = self.tasks(settings.seed)
+        timings, missing = self.timed(tasks, settings)
+        ours, work, reached = timings[OURS].median, self.arithmetic(tasks), settings.reached_now()
+        goals = [judged for goal in self.goals for judged in goal.judged(timings)]
+        if self.of_sgemm:
+            (least, aim), ratio = self.of_sgemm, work.vectors / ours / reached.flops
+            against = f"sgemm at {reached.flops / 1e9:.0f} GFLOP/s"
+            goals.append({"against": against, "ratio": ratio, "least": least, "aim": aim})
+        return {
+            "tasks": len(tasks),
+            "vectors": self.K,
+            "timings": {name: asdict(t) for name, t in timings.items()},
+            "missing": missing,
+            "goals": goals,
+            "arithmetic": rates(work, ours, reached),
+        }
+
+    def timed(self, tasks: TaskSet, settings: Settings) -> tuple[dict[str, Timing], dict[str, str]]:
+        """All contestants, compared on a few tasks and timed on all; and why one is missing."""
+        few = TaskSet(list(tasks)[:VALIDATED])
+        errors = validate(self.contestants(few, torch.float64)[0], self.truth(few))
+        runs, missing = self.contestants(tasks)
+        return contest(runs, errors, settings.rounds, settings.seconds), missing
+
+    def alone(self, name: str) -> Callable[[], Tensor]:
+        """One of the contestants, ready to run."""
+        return self.contestants(self.tasks(0))[0][name]
+
+    def tiny(self) -> Case:
+        """The same on hardly any work: what is loaded and chosen on first use is then there."""
+        learner, shape = tiny(self.learner())
+        return replace(self, learner=lambda: learner, tasks=lambda seed: random_tasks(1, shape, 1, seed=seed))
+
+    def arithmetic(self, tasks: TaskSet) -> Work:
+        """What the work takes."""
+        counter = Counter(self.learner(), tasks)
+        return counter.product(self.K) if self.K else counter.gradients()
 
     def contestants(
         self, tasks: TaskSet, dtype: torch.dtype = torch.float32
@@ -49,12 +88,13 @@ class Case:
         learner.body.template.to(dtype)
         plain = Plain(learner, tasks, dtype)
         V = vectors(self.K, plain.omega)
-        runs, missing = {"tlxml_fast": self.work(linearize(learner, tasks, "native", strict=True), V)}, {}
+        runs = {OURS: self.work(linearize(learner, tasks, "native", strict=True), V)}
+        missing: dict[str, str] = {}
         for name in self.against:
             try:
                 runs[name] = BASELINES[name](plain, V)
             except ImportError as error:
-                missing[name] = f"not run: {error} (pip install 'tlxml_fast[bench]')"
+                missing[name] = not_run(error)
         return runs, missing
 
     def work(self, lin: Linearization, V: Tensor) -> Callable[[], Tensor]:
@@ -67,6 +107,22 @@ class Case:
         return self.work(lin, vectors(self.K, lin.omega))()
 
 
+def not_run(error: ImportError) -> str:
+    """Why, and what to do."""
+    return f"not run: {error} (pip install 'tlxml_fast[bench]')"
+
+
+def tiny(like: Learner) -> tuple[Learner, tuple[int, ...]]:
+    """A learner of the same kind on hardly anything, and its examples' shape.
+
+    Of convolutions only where there are some: torch.func cannot vmap their second derivatives over tasks and vectors.
+    """
+    images = any(isinstance(m, nn.Conv2d) for m in like.module.modules())
+    ways = 5 if isinstance(like, MAML) else None
+    module = conv4(2, image_size=16, ways=ways, seed=0) if images else mlp(4, 3, 5, seed=0)
+    return MAML(module, 0.1, 1) if ways else ProtoNet(module), (1, 16, 16) if images else (4,)
+
+
 def _product(make: Callable[[Plain], baselines.Product]) -> Callable[[Plain, Tensor], Callable[[], Tensor]]:
     def ready(plain: Plain, V: Tensor) -> Callable[[], Tensor]:
         product = make(plain)
@@ -76,7 +132,7 @@ def _product(make: Callable[[Plain], baselines.Product]) -> Callable[[Plain, Ten
 
 
 BASELINES: dict[str, Callable[[Plain, Tensor], Callable[[], Tensor]]] = {
-    "curvlinops": _product(baselines.curvlinops),
+    "curvlinops": lambda p, V: partial(baselines.curvlinops(p, len(V)), V),
     "torch.func, vmap over tasks and vectors": _product(lambda p: baselines.torch_func(p, True, True)),
     "torch.func, vmap over tasks": _product(lambda p: baselines.torch_func(p, True, False)),
     "torch.func, vmap over vectors": _product(lambda p: baselines.torch_func(p, False, True)),
@@ -91,25 +147,22 @@ PER_VECTOR, VMAPPED = "torch.func, per vector", "torch.func, vmap over vectors"
 GRADIENTS = tuple(name for name in BASELINES if name.startswith("vmap(grad)"))
 
 
-def conv4_flops(hidden: int, images: int, side: int = 28) -> float:
-    """Multiply-adds, twice, of four convolutions a block for each image (two in the first, whose input is fixed)."""
-    total, channels = 0.0, 1
-    for block in range(4):
-        total += (2 if block == 0 else 4) * 2 * side * side * 9 * channels * hidden
-        side, channels = side // 2, hidden
-    return images * total
-
-
-def _mlp(steps: int) -> Callable[[], Learner]:
-    return lambda: MAML(mlp(34, 32, 5, seed=0), 0.1, steps)
+def mlp_learner(steps: int, hidden: int = 32) -> Callable[[], Learner]:
+    """MAML on the TLXML paper's network, or a wider one."""
+    return lambda: MAML(mlp(34, hidden, 5, seed=0), 0.1, steps)
 
 
 def _conv(steps: int) -> Callable[[], Learner]:
     return lambda: MAML(conv4(32, ways=5, seed=0), 0.1, steps)
 
 
-def _vectors(count: int, shots: int = 5) -> Callable[[int], TaskSet]:
-    return lambda seed: random_tasks(count, (34,), shots, seed=seed)
+def vector_tasks(count: int, seed: int) -> TaskSet:
+    """For it."""
+    return random_tasks(count, (34,), 5, seed=seed)
+
+
+def _vectors(count: int) -> Callable[[int], TaskSet]:
+    return lambda seed: vector_tasks(count, seed)
 
 
 def _images(count: int, shots: int, side: int = 28) -> Callable[[int], TaskSet]:
@@ -117,20 +170,20 @@ def _images(count: int, shots: int, side: int = 28) -> Callable[[int], TaskSet]:
 
 
 CASES = (
-    Case("GN product, MAML MLP 34-32-5, 5 steps, 64 tasks, K=32", _mlp(5), _vectors(64), 32, GENERAL,
+    Case("GN product, MAML MLP 34-32-5, 5 steps, 64 tasks, K=32", mlp_learner(5), _vectors(64), 32, GENERAL,
          (Goal(GENERAL, 6, 12),)),
-    Case("GN product, MAML MLP 34-32-5, 5 steps, 64 tasks, K=1", _mlp(5), _vectors(64), 1,
+    Case("GN product, MAML MLP 34-32-5, 5 steps, 64 tasks, K=1", mlp_learner(5), _vectors(64), 1,
          (*GENERAL, "autograd loop"), (Goal(GENERAL, 15, 30), Goal(("autograd loop",), 200, 400))),
-    Case("GN product, MAML MLP 34-32-5, 1 step, 64 tasks, K=32", _mlp(1), _vectors(64), 32, GENERAL),
-    Case("GN product, MAML MLP 34-32-5, 1 step, 64 tasks, K=1", _mlp(1), _vectors(64), 1, GENERAL),
+    Case("GN product, MAML MLP 34-32-5, 1 step, 64 tasks, K=32", mlp_learner(1), _vectors(64), 32, GENERAL),
+    Case("GN product, MAML MLP 34-32-5, 1 step, 64 tasks, K=1", mlp_learner(1), _vectors(64), 1, GENERAL),
     Case("GN product, ProtoNet Conv4-64 28×28, 5-way 5-shot, 1 task, K=8", lambda: ProtoNet(conv4(64, seed=0)),
          _images(1, 5), 8, (VMAPPED, PER_VECTOR), (Goal((VMAPPED,), 5, 8), Goal((PER_VECTOR,), 2.5, 4)),
-         conv4_flops(64, 100)),
+         (0.45, 0.7)),
     Case("GN product, MAML Conv4-32 28×28, 5-way 1-shot, 1 step, 4 tasks, K=8", _conv(1), _images(4, 1), 8,
          (PER_VECTOR,), (Goal((PER_VECTOR,), 4, 8),)),
     Case("GN product, MAML Conv4-32 28×28, 5-way 1-shot, 5 steps, 4 tasks, K=8", _conv(5), _images(4, 1), 8,
          (PER_VECTOR,), (Goal((PER_VECTOR,), 4, 8),)),
-    Case("gradients, MAML MLP 34-32-5, 5 steps, 1,024 tasks", _mlp(5), _vectors(1024), 0, GRADIENTS,
+    Case("gradients, MAML MLP 34-32-5, 5 steps, 1,024 tasks", mlp_learner(5), _vectors(1024), 0, GRADIENTS,
          (Goal(GRADIENTS, 3, 5),)),
     Case("gradients, ProtoNet Conv4-16 16×16, 1,024 tasks", lambda: ProtoNet(conv4(16, image_size=16, seed=0)),
          _images(1024, 5, 16), 0, GRADIENTS[:1], (Goal(GRADIENTS[:1], 3, 5),)),

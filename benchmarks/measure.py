@@ -6,12 +6,58 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..profiling import Peaks
+
+Row = dict[str, Any]
+Result = TypeVar("Result")
+
+OURS = "tlxml_fast"
+
 # In float64, where no ReLU and no pool can choose otherwise than the truth's.
 TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run measures.
+
+    seed     of tasks
+    rounds   times each contestant runs, after one that does not count
+    seconds  none runs again once it has taken as long as this
+    reached  what this machine's matrix products and copies reach
+    """
+
+    seed: int
+    rounds: int
+    seconds: float
+    reached: Peaks
+
+    def reached_now(self) -> Peaks:
+        """The same, with the matrix product measured in the same breath as a case: a shared machine's clock moves."""
+        return Peaks(sgemm(), self.reached.bytes)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio: baseline's time over ours, the faster of several baselines."""
+
+    baselines: tuple[str, ...]
+    least: float
+    aim: float
+
+    def judged(self, timings: Mapping[str, Timing]) -> list[Row]:
+        """What was reached, against the fastest of those that ran; nothing if none did."""
+        there = {name: timings[name].median for name in self.baselines if name in timings}
+        if not there:
+            return []
+        best = min(there, key=there.get)
+        ratio = there[best] / timings[OURS].median
+        return [{"against": best, "ratio": ratio, "least": self.least, "aim": self.aim}]
 
 
 @dataclass(frozen=True)
@@ -23,6 +69,13 @@ class Timing:
     most: float
     runs: int
     error: float
+    composed: str = ""
+    """Of which measured parts the seconds are the sum, where it was not run whole."""
+
+    @classmethod
+    def of(cls, samples: list[float], error: float) -> Timing:
+        """From the seconds of some runs."""
+        return cls(statistics.median(samples), min(samples), max(samples), len(samples), error)
 
 
 def relative_error(got: Tensor, truth: Tensor) -> float:
@@ -40,25 +93,36 @@ def validate(contestants: Mapping[str, Callable[[], Tensor]], truth: Tensor) -> 
 
 
 def contest(
-    contestants: Mapping[str, Callable[[], Tensor]], errors: Mapping[str, float], rounds: int, seconds: float
+    contestants: Mapping[str, Callable[[], object]],
+    errors: Mapping[str, float],
+    rounds: int,
+    seconds: float,
+    warm_ups: int = 1,
 ) -> dict[str, Timing]:
     """Timed in turns, so that all meet the same machine; the first turn warms up and does not count.
 
     Each runs `rounds` times, but not again once it has taken `seconds`.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + warm_ups):
         for name, run in contestants.items():
-            if len(samples[name]) > 1 and sum(samples[name]) > seconds:
+            if len(samples[name]) > warm_ups and sum(samples[name]) > seconds:
                 continue
-            start = time.perf_counter()
-            run()
-            samples[name].append(time.perf_counter() - start)
-    counted = {name: s[1:] for name, s in samples.items()}
-    return {
-        name: Timing(statistics.median(s), min(s), max(s), len(s), errors[name])
-        for name, s in counted.items()
-    }
+            samples[name].append(timed(run)[1])
+    return {name: Timing.of(s[warm_ups:], errors[name]) for name, s in samples.items()}
+
+
+def timed(run: Callable[[], Result]) -> tuple[Result, float]:
+    """What it gives, and the seconds it takes."""
+    start = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - start
+
+
+def sgemm() -> float:
+    """FLOP/s of a large product of matrices, now."""
+    a = torch.randn(2048, 2048)
+    return 2 * 2048**3 / contest({"sgemm": lambda: a @ a}, {"sgemm": 0.0}, 5, 10.0)["sgemm"].median
 
 
 def vectors(count: int, like: Tensor, seed: int = 0) -> Tensor:

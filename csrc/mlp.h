@@ -64,6 +64,7 @@ struct MamlMlp {
     int64_t T, K, S, n, steps;
     const Real *support, *support_targets, *query, *query_targets, *omega, *rates, *V, *U, *weights;
     Real *logits, *dlogits, *dtheta, *pulled, *groups;
+    bool exact() const { return groups && query_targets; }  // the sums are products with the exact Hessian
 };
 
 }  // namespace tlx
