@@ -14,7 +14,7 @@ from ..linearize import Linearization
 
 # Columns of the identity in one product while a matrix is assembled.
 COLUMNS_AT_ONCE = 256
-# Vectors in the sample that a way of assembling is timed by.
+# Vectors in the sample that a way of assembling is tried on.
 SAMPLE = 8
 
 
@@ -26,9 +26,9 @@ class Way:
     assemble: Callable[[slice], Tensor]
     """From a block of tasks to the sum of their matrices, [q, q], float64."""
     sample: Callable[[], object]
-    """A part of the work for the first block, to be timed."""
-    samples_a_block: float
-    """How many times the sample a block takes."""
+    """A part of the work for the first block, which shows whether the model has the derivatives."""
+    passes: int
+    """What a task costs, in passes of one vector through it, forwards or backwards."""
     side_by_side: bool
     """Whether blocks may run in parallel threads."""
 
@@ -43,7 +43,10 @@ class Curvature(ABC):
         """The sum of a block's matrices times K vectors: [K, q] → [K, q]."""
 
     def ways_to_assemble(self, lin: Linearization) -> list[Way]:
-        """The ways there are; the cheapest that works is used."""
+        """The ways there are; the cheapest that works is used.
+
+        Cheapest by count, not by the clock: a choice that hung on it would change a result's last digits between runs.
+        """
 
         def unit_vectors(first: int, count: int) -> Tensor:
             vectors = torch.zeros(min(count, lin.q - first), lin.q, dtype=lin.dtype, device=lin.device)
@@ -63,7 +66,7 @@ class Curvature(ABC):
                 name,
                 products,
                 lambda: self.product(lin, lin.blocks[0], few),
-                lin.q / len(few),
+                2 * lin.q,
                 lin.forward_side_by_side,
             )
         ]

@@ -21,7 +21,7 @@ class GaussNewton(Curvature):
     that takes O(pq²) (TLXML, arXiv 2501.14271). Equal to the Hessian where f_t is linear in ω.
 
     A dense G costs, per task, either q products or n·r pull-backs of a factor of Λ_t (r = C−1 for cross-entropy) and
-    2n·r·q² flops; whichever is measured to be cheaper.
+    2n·r·q² flops. It is assembled by pull-backs unless n·r > 2q: a product is a pass forwards and one back.
     """
 
     name = "Gauss-Newton"
@@ -39,12 +39,11 @@ class GaussNewton(Curvature):
             return sum(gram(lin.gn_rows(part, columns).flatten(0, 1)) for part in parts)
 
         first = lin.blocks[0]
-        sample = slice(first.start, min(first.stop, first.start + tasks))
         way = Way(
             f"{lin.gn_rank} pull-backs a task",
             pull_backs,
-            lambda: pull_backs(sample, 1),
-            lin.gn_rank / lin.n * (first.stop - first.start) / (sample.stop - sample.start),
+            lambda: pull_backs(slice(first.start, first.start + 1), 1),
+            lin.gn_rank,
             side_by_side=True,
         )
         return [way, *super().ways_to_assemble(lin)]

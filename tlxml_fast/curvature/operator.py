@@ -12,7 +12,6 @@ from ..linearize import Linearization
 from ..linearize.buckets import Buckets
 from ..profiling import span
 from ..progress import progress_bar
-from ..timing import seconds
 from .base import Curvature, Way
 
 # A matrix that should be symmetric, and is not by this share of its largest entry, was not computed right.
@@ -42,7 +41,7 @@ class CurvatureOperator:
         return self.buckets.linearizations[0].dtype
 
     def dense(self) -> Tensor:
-        """The matrix in float64, [q, q], each shape assembled the way measured to be cheapest.
+        """The matrix in float64, [q, q], each shape assembled the cheapest way that works.
 
         Raises CurvatureError if it is not finite, or not symmetric.
         """
@@ -68,28 +67,23 @@ class CurvatureOperator:
         return (total + total.mT) / 2 + self.decay.double().diag()
 
     def _cheapest(self, lin: Linearization) -> Way:
-        ways = self.curvature.ways_to_assemble(lin)
-        shape = lin.tasks[0].shape
-        if len(ways) == 1:
-            self.decisions.append(f"{shape}: {ways[0].name}")
-            return ways[0]
-        measured = {way.name: _seconds_a_block(lin, way) for way in ways}
-        working = [way for way in ways if isinstance(measured[way.name], float)]
-        if not working:
-            raise CurvatureError(f"no way to assemble the {self.curvature.name} matrix works: {measured}")
-        chosen = min(working, key=lambda way: measured[way.name])
-        each = "; ".join(
-            f"{name}: {f'{s:.3g} s' if isinstance(s, float) else s}" for name, s in measured.items()
+        shape, failures = lin.tasks[0].shape, []
+        for way in sorted(self.curvature.ways_to_assemble(lin), key=lambda way: way.passes):
+            failure = _failure(lin, way)
+            if failure is None:
+                self.decisions.append("; ".join([f"{shape}: {way.name}", *failures]))
+                return way
+            failures.append(f"{way.name} do not work here ({failure})")
+        raise CurvatureError(
+            f"no way to assemble the {self.curvature.name} matrix works: {'; '.join(failures)}"
         )
-        self.decisions.append(f"{shape}: {chosen.name} ({each})")
-        return chosen
 
 
-def _seconds_a_block(lin: Linearization, way: Way) -> float | str:
-    """A measured estimate, on the threads it would have; where the model has no such derivative, the reason."""
+def _failure(lin: Linearization, way: Way) -> str | None:
+    """Why the model cannot go this way; None if it can."""
     try:
         with lin.task_threads(way.side_by_side) as each:
-            (sample,) = each(lambda _: seconds(way.sample), [0])
+            list(each(lambda _: way.sample(), [0]))
     except (RuntimeError, NotImplementedError) as error:
-        return f"does not work here ({str(error).splitlines()[0]})"
-    return sample * way.samples_a_block
+        return str(error).splitlines()[0]
+    return None

@@ -73,7 +73,7 @@ class NativeLinearization(Linearization):
     def block_size(self) -> int:
         """Tasks worked on at once: many where a kernel shares them among threads, one where there are images."""
         if self.threads_inside:
-            return WHOLE_TASKS
+            return max(16, min(WHOLE_TASKS, BLOCK_BYTES // (self.omega.element_size() * self.q)))
         example = self.episodes[0]
         numbers = example.support_x.numel() + example.query_x.numel()
         if example.query_x.ndim > 2:
