@@ -7,7 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from tlxml_fast.ops.im2col import Window
 from tlxml_fast.ops.maml_mlp import Adapting, Mlp, MlpLayer
+from tlxml_fast.ops.norm_act_pool import Pool
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -164,3 +166,23 @@ STACKED_MM = [
     (2, 64, 600, 97),
     (3, 33, 9, 165),
 ]
+
+
+# x [T, N, H, W, C], K tangents, and the pool: one pixel, odd sides, pools that overlap, pad or round up.
+NORM_ACT_POOL = [
+    ((1, 1, 1, 1, 1), 1, Pool()),
+    ((1, 2, 1, 1, 5), 3, Pool()),
+    ((2, 3, 7, 5, 3), 2, Pool(2, 2)),
+    ((1, 2, 5, 7, 17), 1, Pool(3, 2, 1)),
+    ((3, 1, 5, 3, 2), 4, Pool(2, 2, ceil=True)),
+    ((2, 9, 4, 4, 33), 3, Pool(3, 1)),
+]
+# x [N, H, W, K, C] and the window of a convolution.
+IM2COL = [
+    ((1, 1, 1, 1, 1), Window((1, 1), (1, 1), (0, 0))),
+    ((2, 5, 4, 1, 1), Window((3, 3), (1, 1), (1, 1))),
+    ((1, 7, 6, 3, 3), Window((2, 3), (2, 1), (0, 2))),
+    ((3, 4, 9, 2, 17), Window((1, 5), (3, 2), (1, 0))),
+]
+# x [N, H, W, C] and the padding of a 3 x 3 convolution.
+WINOGRAD = [((1, 1, 1, 1), 1), ((2, 3, 4, 5), 0), ((1, 5, 7, 3), 1), ((3, 4, 2, 33), 2), ((2, 9, 8, 16), 1)]

@@ -60,12 +60,17 @@ def col2im_ref(patches: Tensor, H: int, W: int, window: Window) -> Tensor:
     return torch.func.vjp(lambda x: im2col_ref(x, window), zero)[1](patches)[0]
 
 
-def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]:
-    """Small calls for self-tests, by the kernel's name: function, reference, arguments."""
-    window = Window((3, 2), (2, 1), (1, 0))
-    x = torch.randn(2, 5, 6, 3, 4, dtype=dtype, generator=generator)
-    patches = torch.randn(2, 3, 5, 3, 3, 2, 4, dtype=dtype, generator=generator)
+def examples(
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    size: tuple[int, int, int, int, int] = (2, 5, 6, 3, 4),
+    window: Window = Window((3, 2), (2, 1), (1, 0)),  # noqa: B008 - it is a tuple
+) -> dict[str, tuple]:
+    """Calls for tests, by the kernel's name: function, reference, arguments; x is [N, H, W, K, C]."""
+    N, H, W, K, C = size
+    x = torch.randn(*size, dtype=dtype, generator=generator)
+    patches = torch.randn(N, *window.output(H, W), K, *window.kernel, C, dtype=dtype, generator=generator)
     return {
         "im2col": (im2col, im2col_ref, (x, window)),
-        "col2im": (col2im, col2im_ref, (patches, 5, 6, window)),
+        "col2im": (col2im, col2im_ref, (patches, H, W, window)),
     }

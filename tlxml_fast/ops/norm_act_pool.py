@@ -344,22 +344,35 @@ def scatter(p: Primal, at_winners: Tensor) -> Tensor:
     return dense.unflatten(2, (H, W))
 
 
-def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]:
-    """Small calls for self-tests, by the kernel's name: function, reference, arguments."""
+def examples(
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    size: tuple[int, int, int, int, int] = (2, 3, 6, 5, 4),
+    K: int = 3,
+    pool: Pool = Pool(2, 2),
+    batch: bool = True,
+) -> dict[str, tuple]:
+    """Calls for tests, by the kernel's name: function, reference, arguments; x is [T, N, H, W, C].
+
+    With `batch` the statistics are those of x, else constants.
+    """
+    T, N, H, W, C = size
+    pooled = (T, N, pool.output(H), pool.output(W))
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=dtype, generator=generator)
 
-    x, gamma, beta = normal(2, 3, 6, 5, 4), normal(2, 4), normal(2, 4)
+    x, gamma, beta = normal(*size), normal(T, C), normal(T, C)
     mean, var = x.mean((1, 2, 3)), x.var((1, 2, 3), correction=0)
-    forward = (x, mean, var.rsqrt(), gamma, beta, 0.1, Pool(2, 2), 1 / 90)
+    forward = (x, mean, (var + 1e-2).rsqrt(), gamma, beta, 0.1, pool, 1 / (N * H * W) if batch else 0.0)
     _, p = norm_act_pool_ref(*forward)
-    dx, gy, moments = normal(2, 3, 6, 5, 3, 4), normal(2, 3, 3, 2, 3, 4), normal(2, 2, 3, 4)
-    one, tangent = normal(2, 3, 3, 2, 1, 4), normal(2, 3, 4)
+    dx, gy, moments = normal(T, N, H, W, K, C), normal(*pooled, K, C), normal(T, 2, K, C)
+    one, tangent = normal(*pooled, 1, C), normal(T, K, C)
     # what one pass gives the next must fit: the JVP of the VJP takes the results of both
     gaffine = norm_act_pool_affine_ref(p, one)
     chosen, sums = norm_act_pool_gather_ref(p, dx)
-    second = (p, one, norm_act_pool_vjp_ref(p, one, gaffine), gaffine, gy, dx, chosen, sums * p.inverse_count)
+    moved = moments * 0 if sums is None else sums * p.inverse_count
+    second = (p, one, norm_act_pool_vjp_ref(p, one, gaffine), gaffine, gy, dx, chosen, moved)
     return {
         "channel_moments": (channel_moments, channel_moments_ref, (x,)),
         "norm_act_pool": (_value, _value_ref, forward),

@@ -129,15 +129,23 @@ def _both_sides(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.kron(g, g)
 
 
-def examples(dtype: torch.dtype, generator: torch.Generator) -> dict[str, tuple]:
-    """Small calls for self-tests, by the kernel's name: function, reference, arguments."""
+def examples(
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    size: tuple[int, int, int, int] = (2, 5, 6, 7),
+    padding: int = 1,
+) -> dict[str, tuple]:
+    """Calls for tests, by the kernel's name: function, reference, arguments; x is [N, H, W, C]."""
+    N, H, W, C = size
+    Ho, Wo = H + 2 * padding - 2, W + 2 * padding - 2
+    tiles = (16, N, (Ho + 1) // 2, (Wo + 1) // 2, C)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=dtype, generator=generator)
 
     return {
-        "winograd_data": (winograd_data, winograd_data_ref, (normal(2, 5, 6, 7), 1)),
-        "winograd_data_t": (winograd_data_t, winograd_data_t_ref, (normal(16, 2, 3, 3, 7), 5, 6, 1)),
-        "winograd_output": (winograd_output, winograd_output_ref, (normal(16, 2, 3, 3, 7), 5, 6)),
-        "winograd_output_t": (winograd_output_t, winograd_output_t_ref, (normal(2, 5, 6, 7),)),
+        "winograd_data": (winograd_data, winograd_data_ref, (normal(*size), padding)),
+        "winograd_data_t": (winograd_data_t, winograd_data_t_ref, (normal(*tiles), H, W, padding)),
+        "winograd_output": (winograd_output, winograd_output_ref, (normal(*tiles), Ho, Wo)),
+        "winograd_output_t": (winograd_output_t, winograd_output_t_ref, (normal(N, Ho, Wo, C),)),
     }

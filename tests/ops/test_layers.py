@@ -1,0 +1,77 @@
+"""The kernels of layers against their references in float64, at the shapes of `cases`; each convolution's adjoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from cases import DTYPES, IM2COL, NORM_ACT_POOL, WINOGRAD, assert_near, generator
+from torch import Tensor
+
+from tlxml_fast.ops import im2col, in_double, native_available, norm_act_pool, winograd
+
+pytestmark = pytest.mark.skipif(not native_available(), reason="no core")
+
+CASES = [
+    *((norm_act_pool, (size, K, pool, batch)) for size, K, pool in NORM_ACT_POOL for batch in (True, False)),
+    *((im2col, case) for case in IM2COL),
+    *((winograd, case) for case in WINOGRAD),
+]
+
+
+def tensors(result: Tensor | tuple | None) -> Iterator[Tensor]:
+    for x in result if isinstance(result, tuple) else (result,):
+        if x is not None:
+            yield x
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("module", "case"), CASES, ids=lambda x: getattr(x, "__name__", str(x)).rpartition(".")[2]
+)
+def test_against_truth(module, case, dtype):
+    for name, (function, reference, arguments) in module.examples(dtype, generator(), *case).items():
+        want = reference(*map(in_double, arguments))
+        got = function(*arguments)
+        for g, w in zip(tensors(got), tensors(want), strict=True):
+            assert g.shape == w.shape, name
+            assert_near(g, w, dtype)
+
+
+@pytest.mark.parametrize(
+    ("module", "case"), CASES, ids=lambda x: getattr(x, "__name__", str(x)).rpartition(".")[2]
+)
+def test_bits_do_not_depend_on_threads(module, case, threads):
+    def run():
+        examples = module.examples(torch.float32, generator(), *case).values()
+        return [x for function, _, arguments in examples for x in tensors(function(*arguments))]
+
+    threads(1)
+    want = run()
+    threads(2)
+    assert all(map(torch.equal, run(), want))
+
+
+@pytest.mark.parametrize(("size", "window"), IM2COL)
+def test_patches_are_adjoint(size, window):
+    x = torch.randn(*size, dtype=torch.float64, generator=generator())
+    u = torch.randn_like(im2col.im2col(x, window))
+    torch.testing.assert_close(
+        (im2col.im2col(x, window) * u).sum(), (x * im2col.col2im(u, *size[1:3], window)).sum()
+    )
+
+
+@pytest.mark.parametrize(("size", "padding"), WINOGRAD)
+def test_tiles_make_a_convolution(size, padding):
+    """data, a product with a kernel, output: torch's convolution; and both transforms' adjoints."""
+    _, H, W, C = size
+    x = torch.randn(*size, dtype=torch.float64, generator=generator())
+    w = torch.randn(4, C, 3, 3, dtype=torch.float64, generator=generator(1))
+    want = torch.nn.functional.conv2d(x.movedim(-1, 1), w, padding=padding).movedim(1, -1)
+    v, u = winograd.winograd_data(x, padding), winograd.winograd_kernel(w[None, None])[:, 0, :, 0]
+    m = (v.flatten(1, 3) @ u).view(*v.shape[:-1], 4)
+    torch.testing.assert_close(winograd.winograd_output(m, *want.shape[1:3]), want)
+    a, b = torch.randn_like(v), torch.randn_like(want)
+    torch.testing.assert_close((v * a).sum(), (x * winograd.winograd_data_t(a, H, W, padding)).sum())
+    torch.testing.assert_close((want * b).sum(), (m * winograd.winograd_output_t(b)).sum())
