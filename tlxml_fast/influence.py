@@ -198,7 +198,9 @@ class TaskInfluence:
         losses = torch.stack(buckets.gather(lambda lin, block: lin.losses()[block], lambda done: None))
         buckets.require_finite("loss", losses[:, None])
         with progress_bar(description, len(buckets), self.progress) as advance:
-            gradients = torch.stack(buckets.gather(lambda lin, block: lin.gradients_block(block), advance))
+            gradients = torch.stack(
+                buckets.gather(lambda lin, block: lin.gradients_block(block), advance, one_vector=True)
+            )
         buckets.require_finite("gradient", gradients)
         return gradients, losses
 

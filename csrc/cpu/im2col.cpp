@@ -57,9 +57,31 @@ TLX_INLINE void gather(const Shape& s, const Real* __restrict__ x, Real* __restr
     });
 }
 
+// Grey images under 3 x 3 kernels at stride 1, where a run of channels is a single number: three taps at once.
+template <class Real>
+TLX_INLINE void gather_grey(const Shape& s, const Real* __restrict__ x, Real* __restrict__ patches, int64_t begin,
+                            int64_t end) {
+    for (int64_t n = begin; n < end; ++n)
+        for (int64_t i = 0; i < s.Ho; ++i) {
+            Real* row = patches + (n * s.Ho + i) * s.Wo * 9;
+            for (int64_t tap = 0; tap < 3; ++tap, row += 3) {
+                const int64_t y = i - s.padding_h + tap;
+                const Real* from = x + (n * s.H + y) * s.W - s.padding_w;
+                for (int64_t j = 0; j < s.Wo; ++j)
+                    for (int64_t t = 0; t < 3; ++t) {
+                        const int64_t column = j + t - s.padding_w;
+                        const bool inside = y >= 0 && y < s.H && column >= 0 && column < s.W;
+                        row[j * 9 + t] = inside ? from[j + t] : Real(0);
+                    }
+            }
+        }
+}
+
 // With a constant C the innermost loop is gone: images come in with one channel, or three.
 template <class Real>
 TLX_CLONES void gather_range(const Shape& s, const Real* x, Real* patches, int64_t begin, int64_t end) {
+    const bool square = s.kernel_h == 3 && s.kernel_w == 3 && s.stride_h == 1 && s.stride_w == 1;
+    if (s.K * s.C == 1 && square) return gather_grey(s, x, patches, begin, end);
     switch (s.C) {
         case 1: return gather(s, x, patches, begin, end, 1);
         case 3: return gather(s, x, patches, begin, end, 3);

@@ -127,6 +127,11 @@ class Linearization(ABC):
         """All tasks, in order."""
         return [slice(i, min(self.T, i + self.block_size)) for i in range(0, self.T, self.block_size)]
 
+    @property
+    def gradient_blocks(self) -> list[slice]:
+        """All tasks, in order, in blocks for passes of a single vector, which nothing sums over."""
+        return self.blocks
+
     @cached_property
     def logits(self) -> Tensor:
         """f, [T, n, C]."""
@@ -176,7 +181,7 @@ class Linearization(ABC):
     def gradients(self) -> Tensor:
         """∇_ω L_t of every task, [T, q]."""
         with self.task_threads() as each:
-            return torch.cat(list(each(self.gradients_block, self.blocks)))
+            return torch.cat(list(each(self.gradients_block, self.gradient_blocks)))
 
     def gradients_block(self, block: slice) -> Tensor:
         """∇_ω L_t of the tasks of a block, [B, q]."""

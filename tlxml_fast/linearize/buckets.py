@@ -37,16 +37,20 @@ class Buckets:
         return len(self.tasks)
 
     def gather(
-        self, quantity: Callable[[Linearization, slice], Tensor], advance: Callable[[int], None]
+        self,
+        quantity: Callable[[Linearization, slice], Tensor],
+        advance: Callable[[int], None],
+        one_vector: bool = False,
     ) -> list[Tensor]:
         """The rows of `quantity(linearization, block)`, one a task, in the order of the tasks.
 
-        `advance` hears of the tasks done.
+        `advance` hears of the tasks done; `one_vector` says that a task's work is a single vector's.
         """
         results: list[Tensor | None] = [None] * len(self)
         for where, lin in zip(self.positions, self.linearizations, strict=True):
             with lin.task_threads() as each:
-                for block, rows in zip(lin.blocks, each(partial(quantity, lin), lin.blocks), strict=True):
+                blocks = lin.gradient_blocks if one_vector else lin.blocks
+                for block, rows in zip(blocks, each(partial(quantity, lin), blocks), strict=True):
                     for i, row in zip(where[block], rows, strict=True):
                         results[i] = row
                     advance(len(rows))

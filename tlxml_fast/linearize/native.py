@@ -24,6 +24,8 @@ BLOCK_BYTES = 64 << 20
 VECTOR_BYTES = 512 << 20
 # Tasks in one call of a kernel that works on whole tasks.
 WHOLE_TASKS = 256
+# What gradients of tasks of images may take at once, and of how many tasks at most.
+GRADIENT_BYTES, MOST_IMAGES = 16 << 20, 8
 
 
 def native_plan(learner: Learner) -> Plan:
@@ -80,14 +82,27 @@ class NativeLinearization(Linearization):
             return 1
         return max(1, min(64, BLOCK_BYTES // (self.omega.element_size() * (8 * numbers + 4 * self.q))))
 
+    @property
+    def gradient_blocks(self) -> list[slice]:
+        """Of small images several tasks at once, so that the calls between kernels weigh less."""
+        self.prepare()
+        if self.block_size > 1:
+            return self.blocks
+        size = max(1, min(MOST_IMAGES, GRADIENT_BYTES // (self.omega.element_size() * self._numbers)))
+        return [slice(i, min(self.T, i + size)) for i in range(0, self.T, size)]
+
     def vectors_at_once(self) -> int:
         """As many as fit into VECTOR_BYTES."""
         return self._vectors
 
     @cached_property
+    def _numbers(self) -> int:
+        """What a vector takes in a block."""
+        return self.passes.numbers_a_vector(self.omega, self._batch(self.blocks[0]))
+
+    @cached_property
     def _vectors(self) -> int:
-        numbers = self.passes.numbers_a_vector(self.omega, self._batch(self.blocks[0]))
-        return max(1, VECTOR_BYTES // (self.omega.element_size() * numbers))
+        return max(1, VECTOR_BYTES // (self.omega.element_size() * self._numbers))
 
     def prepare(self) -> None:
         """The number of vectors at once."""
