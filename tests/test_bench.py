@@ -305,7 +305,7 @@ def test_hardly_any_work_is_of_the_same_kind(case):
 
 
 def test_memory_over_steps(monkeypatch):
-    monkeypatch.setattr(memory, "peak", lambda case, _: 2**20 * (11 if "10 steps" in case else 10))
+    monkeypatch.setattr(memory, "peak", lambda case, _, threads: 2**20 * (11 if "10 steps" in case else 10))
     row = {"work": "memory", **memory.StepsMemory().run(SETTINGS)}
     (line,) = tables.comparisons([row])
     assert line == ("memory", "11 MiB", "1 step", "", "1.10", "1.2", "1.05", "yes", "")
