@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from tlxml_fast.data import ImagePool, glyphs
 
@@ -26,6 +27,15 @@ def _no_user_cache(glyph_cache: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def all_glyphs(glyph_cache: Path) -> ImagePool:
     return glyphs("all", cache_dir=glyph_cache)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Where all tensors are tiny, torch's threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -43,6 +43,18 @@ class Own(nn.Module):
         return self.head(x.mean((2, 3)).view(x.size(0), -1))
 
 
+class Skip(nn.Module):
+    """A norm that comes first, so that its input has no tangents, and a layer beside nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer, self.head = nn.BatchNorm1d(6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return self.head(torch.tanh(self.layer(x) + x))
+
+
 def images(*layers: nn.Module, features: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 3))
 
@@ -55,6 +67,7 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
         VECTOR,
         lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)),
     ),
+    "batch norm 1d first, a sum": (VECTOR, Skip),
     "layer norm, gelu": (
         VECTOR,
         lambda: nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 3)),
@@ -86,7 +99,9 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
     ),
     "layer norm of images": (
         IMAGE,
-        lambda: images(nn.Conv2d(2, 3, 3, padding=1), nn.LayerNorm((3, 7, 5)), features=105),
+        lambda: images(
+            nn.Conv2d(2, 3, 3, padding=1), nn.LayerNorm((3, 7, 5)), nn.Conv2d(3, 4, 3), features=60
+        ),
     ),
     "strided, without bias": (
         IMAGE,
@@ -143,7 +158,7 @@ LEARNERS: dict[str, Callable[[nn.Module], tlx.Learner]] = {
 }
 
 # One query: their statistics would be over a single value where it is normalised by itself.
-SINGLE = {"batch norm 1d, tanh", "one pixel"}
+SINGLE = {"batch norm 1d, tanh", "batch norm 1d first, a sum", "one pixel"}
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import IMAGE, NETS, SINGLE, VECTOR, crossed, images, learner, made, normal, products, some_tasks
+from nets import (
+    IMAGE,
+    LEARNERS,
+    NETS,
+    SINGLE,
+    VECTOR,
+    crossed,
+    images,
+    learner,
+    made,
+    normal,
+    products,
+    some_tasks,
+)
 from oracle import near
 from torch import nn
 
@@ -13,7 +26,10 @@ from tlxml_fast.errors import BackendError, FallbackWarning
 from tlxml_fast.linearize import NativeLinearization, ReferenceLinearization
 from tlxml_fast.ops import native_available
 
-pytestmark = pytest.mark.skipif(not native_available(), reason="no core")
+pytestmark = [
+    pytest.mark.skipif(not native_available(), reason="no core"),
+    pytest.mark.usefixtures("one_thread"),
+]
 EXACT = 1e-10
 
 
@@ -52,11 +68,21 @@ def test_adaptation(net, kind):
     near(native.adaptation_block(slice(0, 1), V), reference.adaptation_block(slice(0, 1), V), EXACT)
 
 
-@pytest.mark.parametrize("net", ["batch norm 1d, tanh", "winograd, overlapping pool"])
+@pytest.mark.parametrize("net", ["batch norm 1d, tanh", "winograd, overlapping pool", "ceil mode, no norm"])
 def test_frozen_parameters_are_constants(net):
     module = made(net)
-    next(module.parameters()).requires_grad_(False)
+    module.get_parameter("0.weight").requires_grad_(False)
     assert_equals_the_reference(tlx.MAML(module, 0.3, 2), some_tasks(net))
+
+
+@pytest.mark.parametrize("kind", ["maml, 1 step", "protonet"])
+def test_a_bias_before_batch_statistics_alone(kind):
+    """It changes nothing, and everything else is frozen: the derivatives are zero."""
+    module = made("winograd, overlapping pool").requires_grad_(False)
+    module.get_parameter("0.bias").requires_grad_(True)
+    tasks = some_tasks("winograd, overlapping pool")
+    for name, product in products(tlx.linearize(LEARNERS[kind](module), tasks, "native")).items():
+        assert name == "logits" or product.abs().max() == 0
 
 
 class Branches(nn.Module):

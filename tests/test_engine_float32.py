@@ -12,7 +12,10 @@ from torch import Tensor, nn
 import tlxml_fast as tlx
 from tlxml_fast.ops import native_available
 
-pytestmark = pytest.mark.skipif(not native_available(), reason="no core")
+pytestmark = [
+    pytest.mark.skipif(not native_available(), reason="no core"),
+    pytest.mark.usefixtures("one_thread"),
+]
 ROUNDING = 2e-4
 
 

@@ -7,14 +7,18 @@ import os
 import pytest
 from choices import nearest, separation
 from drawn import Problem, problems
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from nets import normal
 from torch import Tensor
 
 from tlxml_fast.linearize import Linearization
 from tlxml_fast.ops import native_available
 
-pytestmark = [pytest.mark.skipif(not native_available(), reason="no core"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.skipif(not native_available(), reason="no core"),
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.slow,
+]
 EXACT = 1e-10
 
 
@@ -26,6 +30,7 @@ def some(examples: int) -> settings:
         derandomize=not more,
         database=None,
         deadline=None,
+        phases=[Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 
@@ -51,7 +56,7 @@ def near(got: Tensor, want: Tensor) -> None:
     assert error <= EXACT, f"relative error {error:.1e} at size {size:.1e}"
 
 
-@some(110)
+@some(200)
 @given(problems())
 def test_equals_the_reference(p):
     native, reference = p.native(), p.reference()
@@ -65,7 +70,7 @@ def test_equals_the_reference(p):
     near(native.per_query_gradients(), reference.per_query_gradients())
 
 
-@some(40)
+@some(90)
 @given(problems())
 def test_exact_hessian_equals_the_reference(p):
     native = p.native()
@@ -75,7 +80,7 @@ def test_exact_hessian_equals_the_reference(p):
     near(native.hvp(V), p.reference().hvp(V))
 
 
-@some(150)
+@some(220)
 @given(problems())
 def test_adjoint_symmetric_positive_linear(p):
     lin = p.native()

@@ -299,6 +299,8 @@ class Adaptation:
     def _moved(self, tape: Tape, v: Tensor) -> Tensor:
         """Tangents of the logits, [T, n, K, C]."""
         dy = self.engine.jvp(tape, self.layout.tangents(v)).dy
+        if dy is None:  # of parameters that change nothing, as biases before batch statistics do
+            return tape.y.new_zeros(*tape.y.shape[:2], v.shape[1], tape.y.shape[2])
         return dy.expand(len(tape.y), *dy.shape[1:])
 
     def _pull_query(

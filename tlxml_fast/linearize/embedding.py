@@ -47,7 +47,12 @@ class Embedding:
         """Tangents of the embeddings, [T, S + n, K, D]."""
         dw = self.layout.tangents(V[None])
         tangents = [self.engine.jvp(tape, dw, keep) for tape in tapes]
-        return torch.cat([t.dy for t in tangents], 1), tangents
+        K = len(V)
+        each = [
+            t.y.new_zeros(*t.y.shape[:2], K, t.y.shape[2]) if m.dy is None else m.dy
+            for t, m in zip(tapes, tangents, strict=True)
+        ]
+        return torch.cat(each, 1), tangents
 
     def _returned(self, tapes: list[Tape], gz: Tensor, total: bool) -> Tensor:
         """Cotangents of ω from those of the embeddings: [T, K, q], or summed over tasks, [1, K, q]."""

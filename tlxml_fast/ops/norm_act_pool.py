@@ -60,6 +60,8 @@ class Primal:
     """1/(N·H·W) where mean and rstd are those of the batch, 0 where they are constants."""
     curve: Tensor | None = None
     """act″(z) at the winners; None where it is zero."""
+    vectors: bool = False
+    """Whether the layer was given vectors, which stand here as images of one pixel."""
 
     def images(self, part: slice) -> Primal:
         """The same for some of the N images of one task."""

@@ -59,7 +59,7 @@ class GroupNorm(Layer):
         y = gamma * x_hat
         if self.bias is not None:
             y = y + self._affine(w[self.bias][:, None], x_hat)
-        return y.reshape(x.shape), Saved(x_hat, rstd, gamma, tuple(x.shape[2:-1]))
+        return y.reshape(x.shape).contiguous(), Saved(x_hat, rstd, gamma, tuple(x.shape[2:-1]))
 
     def jvp(self, s: Saved, dx: Tensor | None, dw: Named, keep: bool = True) -> tuple[Tensor | None, Kept]:
         """ẏ = γ x̂̇ + γ̇ x̂ + β̇,  x̂̇ = r(ẋ − ⟨ẋ⟩ − x̂⟨x̂ẋ⟩)."""
@@ -96,7 +96,7 @@ class GroupNorm(Layer):
         named = self._named(s, g * s.x_hat, g, wanted)
         if total:
             named = {name: v.sum(0, keepdim=True) for name, v in named.items()}
-        return Cotangents(self._centred(s, s.gamma * g).reshape(gy.shape), named)
+        return Cotangents(self._centred(s, s.gamma * g).reshape(gy.shape).contiguous(), named)
 
     def hvp(
         self,
@@ -166,6 +166,6 @@ class GroupNorm(Layer):
 
 
 def _shaped(v: Tensor, s: Saved) -> Tensor:
-    """[T, N, P, K, g, C/g] → [T, N, ..., K, C]."""
+    """[T, N, P, K, g, C/g] → [T, N, ..., K, C], contiguous: the strides of parameters by position may have come in."""
     T, N, _, K = v.shape[:4]
-    return v.reshape(T, N, *s.space, K, -1)
+    return v.reshape(T, N, *s.space, K, -1).contiguous()

@@ -98,6 +98,7 @@ class NormActPool(Layer):
             pool=self.pool,
             inverse_count=inverse_count,
         )
+        primal.vectors = x.ndim == 3
         if self.smooth is not None:
             y, primal.slope, primal.curve, _ = self.smooth(y)
         return _like(y, x), primal
@@ -117,8 +118,7 @@ class NormActPool(Layer):
         chosen, sums = op.norm_act_pool_gather(saved, image)
         moments = self.moments(saved, chosen, sums)
         dy = op.norm_act_pool_jvp(saved, chosen, moments, dgamma, dbeta)
-        vectors = dx is not None and dx.ndim == 4
-        return (dy.squeeze((2, 3)) if vectors else dy), Kept(image, chosen, moments, dgamma, dbeta)
+        return (dy.squeeze((2, 3)) if saved.vectors else dy), Kept(image, chosen, moments, dgamma, dbeta)
 
     def vjp(
         self,

@@ -172,7 +172,10 @@ class Product(Layer):
 
         y = bilinear(_product, V, U).map(out)
         if self.bias is not None:
-            y = y + w[self.bias].map(lambda b: _along(b, y.v))
+            # whole, for a part of y may be zero where the bias's is not
+            y = y + w[self.bias].map(
+                lambda b: _along(b, y.v).expand(*y.v.shape[:-2], *b.shape[-2:]).contiguous()
+            )
         return y, (x, V, U)
 
     def hyper_reverse(self, saved: tuple[Hyper, Hyper, Hyper], gy: Hyper) -> tuple[Hyper, dict[str, Hyper]]:
