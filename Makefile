@@ -2,18 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu) CMakeLists.txt setup.py pyproject.toml
+SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test quick lint doctor bench sanitize clean
+.PHONY: demo test quick interpreted lint doctor bench sanitize gpu-check gpu-bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/tlxml-fast demo --out runs/demo
 
-test: lint quick
+test: lint quick interpreted
 	$(BIN)/python -m pytest -m slow
 
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+# The GPU kernels, by Triton's interpreter on the CPU.
+interpreted: $(VENV)/installed
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/ops tests/kernels tests/test_engine_on_a_device.py -m "not slow"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -29,6 +33,14 @@ bench: $(VENV)/installed
 sanitize: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pybind11>=2.13' 'ninja>=1.11' 'cmake>=3.24'
 	$(BIN)/python tools/sanitize/run.py
+
+gpu-check: $(VENV)/installed
+	$(BIN)/python tools/gpu/check.py
+
+gpu-bench: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m pytest tests/ops/test_on_a_device.py tests/test_engine_on_a_device.py
+	$(BIN)/python -m tlxml_fast.benchmarks.gpu --out benchmarks/results
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -36,7 +36,7 @@ class Plain:
         self.omega = self.flat.flatten(parameters).detach().to(dtype)
         self.module = learner.body.template
         self.sx, self.sy, self.qx, self.qy = (
-            torch.stack([self._tensor(getattr(t, field), dtype) for t in tasks])
+            torch.stack([self._tensor(getattr(t, field), dtype) for t in tasks]).to(self.omega.device)
             for field in ("support_x", "support_y", "query_x", "query_y")
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..learners import MAML, Learner, ProtoNet
 from ..linearize import Linearization, linearize
 from ..models import conv4, mlp
+from ..ops._dispatch import backend_of
 from ..task import TaskSet
 from . import baselines
 from .arithmetic import Counter, Work, rates
@@ -61,8 +62,8 @@ class Case:
     def timed(self, tasks: TaskSet, settings: Settings) -> tuple[dict[str, Timing], dict[str, str]]:
         """All contestants, compared on a few tasks and timed on all; and why one is missing."""
         few = TaskSet(list(tasks)[:VALIDATED])
-        errors = validate(self.contestants(few, torch.float64)[0], self.truth(few))
-        runs, missing = self.contestants(tasks)
+        errors = validate(self.contestants(few, torch.float64, settings.device)[0], self.truth(few))
+        runs, missing = self.contestants(tasks, device=settings.device)
         return contest(runs, errors, settings.rounds, settings.seconds), missing
 
     def alone(self, name: str) -> Callable[[], Tensor]:
@@ -80,15 +81,15 @@ class Case:
         return counter.product(self.K) if self.K else counter.gradients()
 
     def contestants(
-        self, tasks: TaskSet, dtype: torch.dtype = torch.float32
+        self, tasks: TaskSet, dtype: torch.dtype = torch.float32, device: str = "cpu"
     ) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
         """Functions to run by name, ours first; and why one is missing."""
         learner = self.learner()
-        learner.module.to(dtype)
-        learner.body.template.to(dtype)
+        learner.module.to(device, dtype)
+        learner.body.template.to(device, dtype)
         plain = Plain(learner, tasks, dtype)
         V = vectors(self.K, plain.omega)
-        runs = {OURS: self.work(linearize(learner, tasks, "native", strict=True), V)}
+        runs = {OURS: self.work(linearize(learner, tasks, backend_of(torch.device(device)), strict=True), V)}
         missing: dict[str, str] = {}
         for name in self.against:
             try:
@@ -165,7 +166,8 @@ def _vectors(count: int) -> Callable[[int], TaskSet]:
     return lambda seed: vector_tasks(count, seed)
 
 
-def _images(count: int, shots: int, side: int = 28) -> Callable[[int], TaskSet]:
+def images(count: int, shots: int, side: int = 28) -> Callable[[int], TaskSet]:
+    """Grey ones, for the others."""
     return lambda seed: random_tasks(count, (1, side, side), shots, seed=seed)
 
 
@@ -177,14 +179,14 @@ CASES = (
     Case("GN product, MAML MLP 34-32-5, 1 step, 64 tasks, K=32", mlp_learner(1), _vectors(64), 32, GENERAL),
     Case("GN product, MAML MLP 34-32-5, 1 step, 64 tasks, K=1", mlp_learner(1), _vectors(64), 1, GENERAL),
     Case("GN product, ProtoNet Conv4-64 28×28, 5-way 5-shot, 1 task, K=8", lambda: ProtoNet(conv4(64, seed=0)),
-         _images(1, 5), 8, (VMAPPED, PER_VECTOR), (Goal((VMAPPED,), 5, 8), Goal((PER_VECTOR,), 2.5, 4)),
+         images(1, 5), 8, (VMAPPED, PER_VECTOR), (Goal((VMAPPED,), 5, 8), Goal((PER_VECTOR,), 2.5, 4)),
          (0.45, 0.7)),
-    Case("GN product, MAML Conv4-32 28×28, 5-way 1-shot, 1 step, 4 tasks, K=8", _conv(1), _images(4, 1), 8,
+    Case("GN product, MAML Conv4-32 28×28, 5-way 1-shot, 1 step, 4 tasks, K=8", _conv(1), images(4, 1), 8,
          (PER_VECTOR,), (Goal((PER_VECTOR,), 4, 8),)),
-    Case("GN product, MAML Conv4-32 28×28, 5-way 1-shot, 5 steps, 4 tasks, K=8", _conv(5), _images(4, 1), 8,
+    Case("GN product, MAML Conv4-32 28×28, 5-way 1-shot, 5 steps, 4 tasks, K=8", _conv(5), images(4, 1), 8,
          (PER_VECTOR,), (Goal((PER_VECTOR,), 4, 8),)),
     Case("gradients, MAML MLP 34-32-5, 5 steps, 1,024 tasks", mlp_learner(5), _vectors(1024), 0, GRADIENTS,
          (Goal(GRADIENTS, 3, 5),)),
     Case("gradients, ProtoNet Conv4-16 16×16, 1,024 tasks", lambda: ProtoNet(conv4(16, image_size=16, seed=0)),
-         _images(1024, 5, 16), 0, GRADIENTS[:1], (Goal(GRADIENTS[:1], 3, 5),)),
+         images(1024, 5, 16), 0, GRADIENTS[:1], (Goal(GRADIENTS[:1], 3, 5),)),
 )  # fmt: skip

@@ -30,16 +30,18 @@ class Settings:
     rounds   times each contestant runs, after one that does not count
     seconds  none runs again once it has taken as long as this
     reached  what this machine's matrix products and copies reach
+    device   where contestants run
     """
 
     seed: int
     rounds: int
     seconds: float
     reached: Peaks
+    device: str = "cpu"
 
     def reached_now(self) -> Peaks:
         """The same, with the matrix product measured in the same breath as a case: a shared machine's clock moves."""
-        return Peaks(sgemm(), self.reached.bytes)
+        return Peaks(sgemm(self.device), self.reached.bytes)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Timing:
 
 def relative_error(got: Tensor, truth: Tensor) -> float:
     """The largest error, relative to the largest entry."""
-    return float((got.double() - truth).abs().max() / truth.abs().max())
+    return float((got.cpu().double() - truth).abs().max() / truth.abs().max())
 
 
 def validate(contestants: Mapping[str, Callable[[], Tensor]], truth: Tensor) -> dict[str, float]:
@@ -114,14 +116,22 @@ def contest(
 
 def timed(run: Callable[[], Result]) -> tuple[Result, float]:
     """What it gives, and the seconds it takes."""
+    _finished()
     start = time.perf_counter()
     result = run()
+    _finished()
     return result, time.perf_counter() - start
 
 
-def sgemm() -> float:
+def _finished() -> None:
+    """Wait for the device, if there is one: its work is queued, not done, when a call returns."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def sgemm(device: str = "cpu") -> float:
     """FLOP/s of a large product of matrices, now."""
-    a = torch.randn(2048, 2048)
+    a = torch.randn(2048, 2048, device=device)
     return 2 * 2048**3 / contest({"sgemm": lambda: a @ a}, {"sgemm": 0.0}, 5, 10.0)["sgemm"].median
 
 

@@ -44,6 +44,9 @@ PYBIND11_MODULE(_core, module) {
     bind(module, #NAME "_f32", &tlx::NAME<float>); \
     bind(module, #NAME "_f64", &tlx::NAME<double>);
     TLX_FOR_EACH_OP(TLX_BIND)
+#ifdef TLX_HAVE_CUDA
+    TLX_FOR_EACH_CUDA_OP(TLX_BIND)
+#endif
 #undef TLX_BIND
 
     module.def("simd_level", &tlx::simd_level, "The SIMD level dispatched on this processor.");

@@ -172,6 +172,23 @@ void maml_mlp(const Real* support,                   // [T, S, F]
               Real* sums,           // [K, P]
               int64_t T, int64_t K, int64_t S, int64_t n, int64_t P, int64_t layers, int64_t steps, Loss loss);
 
+// Merges a tile of each row's scores into its running top-k, best first: the largest, or the smallest. Equal scores are
+// ordered by index; NaN comes behind every number, an empty place (index -1, the worst infinity) behind NaN. Against the
+// rule above values and indices are read as well as written: all empty, or as an earlier tile left them. Every column
+// is given once, in tiles of any width and order.
+template <class Real>
+void topk(const Real* scores,  // [R, m], columns first .. first + m - 1
+          Real* values,        // [R, k], k <= 1024
+          int64_t* indices,    // [R, k]
+          int64_t R, int64_t m, int64_t k, int64_t first, int64_t largest);
+
+// Ops with a kernel in csrc/cuda: the same arguments, addresses of a device, on a cudaStream_t of its context.
+template <class Real>
+void topk_cuda(const Real* scores, Real* values, int64_t* indices, int64_t R, int64_t m, int64_t k, int64_t first,
+               int64_t largest, void* stream);
+
+#define TLX_FOR_EACH_CUDA_OP(OP) OP(topk_cuda)
+
 // One row an op: bindings.cpp binds NAME_f32 and NAME_f64 for each.
 #define TLX_FOR_EACH_OP(OP) \
     OP(exp)                 \
@@ -191,7 +208,8 @@ void maml_mlp(const Real* support,                   // [T, S, F]
     OP(winograd_output)     \
     OP(winograd_output_t)   \
     OP(stacked_mm)          \
-    OP(maml_mlp)
+    OP(maml_mlp)            \
+    OP(topk)
 
 // The SIMD level that the dynamic linker chose for this processor: "x86-64-v4", "x86-64-v3" or "baseline".
 const char* simd_level();

@@ -1,7 +1,8 @@
-"""The glyphs are rendered once for all tests, into a cache of their own."""
+"""The glyphs are rendered once for all tests, into a cache of their own. Triton's interpreter, if used, is strict."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 import torch
 
 from tlxml_fast.data import ImagePool, glyphs
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import strict_interpreter
+
+    strict_interpreter.install()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from torch import nn
 
 import tlxml_fast as tlx
 from tlxml_fast.errors import BackendError, FallbackWarning
-from tlxml_fast.linearize import NativeLinearization, ReferenceLinearization
+from tlxml_fast.linearize import CompiledLinearization, ReferenceLinearization
 from tlxml_fast.ops import native_available
 
 pytestmark = [
@@ -35,7 +35,7 @@ EXACT = 1e-10
 
 def assert_equals_the_reference(learner: tlx.Learner, tasks: list[tlx.Task]) -> None:
     native = tlx.linearize(learner, tasks, "native", torch.float64, strict=True)
-    assert isinstance(native, NativeLinearization)
+    assert isinstance(native, CompiledLinearization)
     hvp = native.passes.no_third_derivative() is None  # else it is the reference's own, and says so
     want = products(tlx.linearize(learner, tasks, "reference", torch.float64), hvp)
     for name, got in products(native, hvp).items():

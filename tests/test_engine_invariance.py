@@ -10,7 +10,7 @@ from nets import NETS, learner, normal, products, some_tasks
 from oracle import near
 
 import tlxml_fast as tlx
-from tlxml_fast.linearize import NativeLinearization
+from tlxml_fast.linearize import CompiledLinearization
 from tlxml_fast.ops import native_available
 
 pytestmark = pytest.mark.skipif(not native_available(), reason="no core")
@@ -38,8 +38,8 @@ def test_chunks_of_tasks_vectors_and_images(net, kind, monkeypatch):
     """Two tasks, two vectors and one image at a time give what all at once give."""
     tasks = some_tasks(net, count=3)
     whole = products(linearized(net, kind, tasks))
-    monkeypatch.setattr(NativeLinearization, "block_size", 2)
-    monkeypatch.setattr(NativeLinearization, "vectors_at_once", lambda self: 2)
+    monkeypatch.setattr(CompiledLinearization, "block_size", 2)
+    monkeypatch.setattr(CompiledLinearization, "vectors_at_once", lambda self: 2)
     monkeypatch.setattr(import_module("tlxml_fast.linearize.layers.convolution"), "CHUNK_BYTES", 1)
     for name, part in products(linearized(net, kind, tasks)).items():
         near(part, whole[name], EXACT)

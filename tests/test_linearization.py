@@ -209,7 +209,7 @@ def test_precisions_refused(dtype):
 
 def test_backends_refused():
     p = problem("maml, 1 step")
-    with pytest.raises(tlx.BackendError, match="backend is one of auto, native, reference"):
+    with pytest.raises(tlx.BackendError, match="backend is one of auto, native, triton, reference"):
         tlx.linearize(p.learner(), p.train[:1], "cuda")
     lin = tlx.linearize(p.learner(), p.train[:1], "reference")
     assert (lin.report.backend, lin.report.reason) == ("reference", "asked for")

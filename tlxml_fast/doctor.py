@@ -10,7 +10,7 @@ import torch
 
 from tlxml_fast.memory import keep_freed_memory
 from tlxml_fast.ops import OPS, _native, in_double
-from tlxml_fast.ops._dispatch import Choice
+from tlxml_fast.ops._dispatch import Choice, backend_of, why_not
 
 Row = tuple[str, str, str]  # section, what, status
 
@@ -74,15 +74,13 @@ def _threads() -> Iterator[Row]:
 
 
 def _backends() -> Iterator[Row]:
-    if _native.native_available():
-        cpu = Choice("native", "the compiled core is loaded")
-    else:
-        cpu = Choice("reference", str(_native.why_not_native()))
-    cuda = Choice("reference", "there are no CUDA kernels yet")
-    if not torch.cuda.is_available():
-        cuda = Choice("none", "torch sees no CUDA device")
-    for device, choice in (("CPU", cpu), ("CUDA", cuda)):
-        yield "backends", f"{device} tensors", f"{choice.backend}: {choice.why}"
+    for device in ("cpu", "cuda"):
+        backend = backend_of(torch.device(device))
+        obstacle = why_not(backend)
+        choice = Choice("reference", obstacle) if obstacle else Choice(backend, "its kernels are there")
+        if device == "cuda" and not torch.cuda.is_available():
+            choice = Choice("none", "torch sees no CUDA device")
+        yield "backends", f"{device.upper()} tensors", f"{choice.backend}: {choice.why}"
 
 
 def _ops() -> Iterator[Row]:

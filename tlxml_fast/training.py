@@ -18,7 +18,6 @@ from .errors import CheckpointError, InfluenceWarning, LearnerError, TaskError
 from .learners import Episode, Learner
 from .learners.body import Body
 from .linearize import MetaGradient, Unsupported
-from .ops import why_not_native
 from .parallel import Map, task_threads
 from .progress import progress_bar
 from .task import Task, TaskSet
@@ -214,7 +213,7 @@ def _step(
 
 def _native_gradient(trained: Learner, learner: Learner) -> MetaGradient | None:
     """The engine's meta-gradient; None where autograd takes it: no core, no plan, running statistics to update."""
-    if trained is not learner or why_not_native() is not None:
+    if trained is not learner:
         return None
     try:
         return MetaGradient(learner)

@@ -27,6 +27,8 @@ SOFTMAX = [
     (5, 1, 17, 3),
     (3, 4, 75, 5),
     (2, 3, 31, 33),
+    (1, 9, 131, 7),
+    (1, 1, 3, 200),
 ]
 
 # T tasks, K tangents, shots of each class, n queries, D embedding width.
@@ -38,6 +40,9 @@ PROTO = [
     (1, 5, (3, 1, 2, 1, 4, 2), 9, 17),
     (2, 2, (2,) * 12, 4, 31),
     (1, 2, (1, 3), 6, 523),
+    (1, 2, (19, 20), 70, 70),
+    (1, 1, (1,) * 20, 3, 5),
+    (1, 1, (1,) * 70, 2, 3),
 ]
 
 DISTANCES = ("sqeuclidean", "euclidean", "cosine")
@@ -184,5 +189,24 @@ IM2COL = [
     ((1, 7, 6, 3, 3), Window((2, 3), (2, 1), (0, 2))),
     ((3, 4, 9, 2, 17), Window((1, 5), (3, 2), (1, 0))),
 ]
+# T, N, H, W, K, C, O; the window; whether tasks share the weights. Few channels, and more than a tile of them.
+CONVOLUTION = [
+    ((1, 1, 1, 1, 1, 1, 1), Window((1, 1), (1, 1), (0, 0)), True),
+    ((2, 3, 5, 4, 3, 4, 6), Window((3, 3), (1, 1), (1, 1)), True),
+    ((2, 1, 7, 6, 2, 17, 33), Window((2, 3), (2, 1), (0, 2)), False),
+    ((3, 2, 4, 9, 1, 40, 65), Window((1, 5), (3, 2), (1, 0)), False),
+    ((1, 4, 8, 8, 2, 1, 16), Window((3, 3), (1, 1), (1, 1)), False),
+]
 # x [N, H, W, C] and the padding of a 3 x 3 convolution.
 WINOGRAD = [((1, 1, 1, 1), 1), ((2, 3, 4, 5), 0), ((1, 5, 7, 3), 1), ((3, 4, 2, 33), 2), ((2, 9, 8, 16), 1)]
+
+# R rows, m columns, k: fewer columns than k, one, and the edges of the kernels' blocks.
+TOPK = [
+    (1, 1, 1),
+    (3, 1, 5),
+    (2, 127, 1),
+    (2, 129, 32),
+    (5, 257, 33),
+    (1, 1023, 1024),
+    (2, 2500, 1000),
+]

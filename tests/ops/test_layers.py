@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from backend import needs_compiled, needs_native
 from cases import DTYPES, IM2COL, NORM_ACT_POOL, WINOGRAD, assert_near, generator
 from torch import Tensor
 
-from tlxml_fast.ops import im2col, in_double, native_available, norm_act_pool, winograd
+from tlxml_fast.ops import im2col, in_double, norm_act_pool, winograd
 
-pytestmark = pytest.mark.skipif(not native_available(), reason="no core")
+pytestmark = needs_compiled
 
 CASES = [
     *((norm_act_pool, (size, K, pool, batch)) for size, K, pool in NORM_ACT_POOL for batch in (True, False)),
@@ -39,6 +40,7 @@ def test_against_truth(module, case, dtype):
             assert_near(g, w, dtype)
 
 
+@needs_native
 @pytest.mark.parametrize(
     ("module", "case"), CASES, ids=lambda x: getattr(x, "__name__", str(x)).rpartition(".")[2]
 )

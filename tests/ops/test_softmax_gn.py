@@ -1,15 +1,10 @@
 import pytest
 import torch
+from backend import BACKENDS, COMPILED, WHY_NOT, needs_compiled
 from cases import DTYPES, SOFTMAX, assert_near, double, generator, softmax_case, strided
 
 from tlxml_fast.errors import BackendError, TlxError
-from tlxml_fast.ops import native_available, softmax_gn, softmax_gn_ref
-
-BACKENDS = [
-    "reference",
-    pytest.param("native", marks=pytest.mark.skipif(not native_available(), reason="no core")),
-]
-native = pytest.mark.skipif(not native_available(), reason="no core")
+from tlxml_fast.ops import softmax_gn, softmax_gn_ref
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -28,16 +23,16 @@ def test_reference_is_the_hessian_of_cross_entropy():
     assert_near(softmax_gn_ref(logits, u)[0], want, torch.float64)
 
 
-@native
+@needs_compiled
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_logits(dtype):
     logits, u = softmax_case(2, 3, 8, 5, dtype)
     logits = 1e4 * logits + 1e6
-    got = softmax_gn(logits, u, backend="native")
+    got = softmax_gn(logits, u, backend=COMPILED)
     assert_near(got, softmax_gn_ref(*double(logits, u)), dtype)
 
 
-@native
+@needs_compiled
 def test_strides_and_out():
     logits, u = softmax_case(3, 4, 7, 5, torch.float64)
     want = softmax_gn(logits, u)
@@ -48,16 +43,16 @@ def test_strides_and_out():
     assert torch.equal(odd[0], want[0])
 
 
-@native
+@needs_compiled
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_do_not_depend_on_threads_or_batching(dtype, threads):
     logits, u = softmax_case(6, 9, 301, 7, dtype)
-    want = softmax_gn(logits, u, backend="native")
+    want = softmax_gn(logits, u, backend=COMPILED)
     for count in (1, 2):
         threads(count)
-        assert torch.equal(softmax_gn(logits, u, backend="native"), want)
-    by_task = torch.cat([softmax_gn(logits[t : t + 1], u[t : t + 1], backend="native") for t in range(6)])
-    by_tangent = torch.cat([softmax_gn(logits, u[:, k : k + 2], backend="native") for k in range(0, 9, 2)], 1)
+        assert torch.equal(softmax_gn(logits, u, backend=COMPILED), want)
+    by_task = torch.cat([softmax_gn(logits[t : t + 1], u[t : t + 1], backend=COMPILED) for t in range(6)])
+    by_tangent = torch.cat([softmax_gn(logits, u[:, k : k + 2], backend=COMPILED) for k in range(0, 9, 2)], 1)
     assert torch.equal(by_task, want)
     assert torch.equal(by_tangent, want)
 
@@ -102,17 +97,17 @@ def test_explicit_backend_errors():
     logits, u = softmax_case(2, 3, 4, 5, torch.float32)
     with pytest.raises(BackendError, match="no backend"):
         softmax_gn(logits, u, backend="fortran")
-    with pytest.raises(BackendError, match="cannot run natively"):
-        torch.func.vmap(lambda x: softmax_gn(logits, x[None].expand_as(u), backend="native"))(u[0, 0, 0])
-    with pytest.raises(BackendError, match="autograd" if native_available() else "cannot run"):
-        softmax_gn(logits, u.requires_grad_(), backend="native")
+    with pytest.raises(BackendError, match=f"cannot run on backend {COMPILED} here"):
+        torch.func.vmap(lambda x: softmax_gn(logits, x[None].expand_as(u), backend=COMPILED))(u[0, 0, 0])
+    with pytest.raises(BackendError, match="cannot run" if WHY_NOT else "autograd"):
+        softmax_gn(logits, u.requires_grad_(), backend=COMPILED)
 
 
-@native
+@needs_compiled
 def test_lazy_negatives_keep_their_sign():
     logits, u = softmax_case(2, 3, 4, 5, torch.float64)
     want, out = softmax_gn(-logits, -u), torch._neg_view(torch.zeros_like(u))
-    assert torch.equal(softmax_gn(torch._neg_view(logits), torch._neg_view(u), backend="native"), want)
+    assert torch.equal(softmax_gn(torch._neg_view(logits), torch._neg_view(u), backend=COMPILED), want)
     assert torch.equal(softmax_gn(-logits, -u, out=out), want)
 
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not native_available(), reason="no core")
 @pytest.fixture(autouse=True)
 def at_any_level(monkeypatch):
     """The kernel, at levels too where torch multiplies."""
-    monkeypatch.setattr("tlxml_fast.ops.stacked_mm._here", lambda a: True)
+    monkeypatch.setattr("tlxml_fast.ops.stacked_mm._here", lambda *_: True)
 
 
 def pair(B, m, k, n, dtype):
@@ -56,6 +56,6 @@ def test_bits_do_not_depend_on_threads_or_batching(dtype, threads):
 
 def test_torch_multiplies_below_the_level(monkeypatch):
     a, b = pair(2, 3, 4, 5, torch.float64)
-    monkeypatch.setattr("tlxml_fast.ops.stacked_mm._here", lambda a: False)
+    monkeypatch.setattr("tlxml_fast.ops.stacked_mm._here", lambda *_: False)
     monkeypatch.setattr(_native, "kernel", None)
     assert torch.equal(stacked_mm(a, b), torch.bmm(a, b))

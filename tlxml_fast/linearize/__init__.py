@@ -8,22 +8,22 @@ import torch
 
 from ..errors import BackendError, FallbackWarning
 from ..learners import Learner
-from ..ops import why_not_native
+from ..ops._dispatch import backend_of, why_not
 from ..task import Task, TaskSet
 from .base import BackendReport, FlatParameters, Linearization
-from .native import MetaGradient, NativeLinearization
+from .compiled import CompiledLinearization, MetaGradient
 from .plan import Unsupported
 from .reference import ReferenceLinearization
 
-BACKENDS = ("auto", "native", "reference")
+BACKENDS = ("auto", "native", "triton", "reference")
 
 __all__ = [
     "BACKENDS",
     "BackendReport",
+    "CompiledLinearization",
     "FlatParameters",
     "Linearization",
     "MetaGradient",
-    "NativeLinearization",
     "ReferenceLinearization",
     "Unsupported",
     "choose_backend",
@@ -37,16 +37,20 @@ def choose_backend(backend: str, device: torch.device) -> BackendReport:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}, not {backend!r}")
     if backend == "reference":
         return BackendReport("reference", "asked for")
-    obstacle = (
-        why_not_native() if device.type == "cpu" else f"the compiled kernels run on the CPU, not on {device}"
-    )
-    if backend == "native":
+    found = backend_of(device)
+    if found is None:
+        obstacle = f"there are no compiled kernels for {device.type} devices"
+    elif backend not in ("auto", found):
+        obstacle = f"on the {device.type} device that the parameters are on, {found} runs"
+    else:
+        obstacle = why_not(found)
+    if backend != "auto":
         if obstacle:
-            raise BackendError(f"backend='native' cannot run: {obstacle}")
-        return BackendReport("native", "asked for")
+            raise BackendError(f"backend={backend!r} cannot run: {obstacle}")
+        return BackendReport(backend, "asked for")
     if obstacle:
         return BackendReport("reference", obstacle)
-    return BackendReport("native", "the compiled core is built")
+    return BackendReport(found, f"the {found} kernels are there")
 
 
 def linearize(
@@ -55,29 +59,34 @@ def linearize(
     backend: str = "auto",
     dtype: torch.dtype | None = None,
     strict: bool = False,
+    precision: str = "fp32",
 ) -> Linearization:
     """The derivatives of the query logits and losses of T tasks of one shape, at the learner's ω.
 
-    backend   "reference" (torch.func), "native" (the compiled engine), or "auto"; `.report` says which and why
-    dtype     torch.float32 or torch.float64; the parameters' own unless given
-    strict    an error instead of the reference where the engine has no plan for the module
+    backend    "reference" (torch.func), "native" (the compiled engine on the CPU), "triton" (the same on CUDA devices),
+               or "auto"; `.report` says which and why
+    dtype      torch.float32 or torch.float64; the parameters' own unless given
+    strict     an error instead of the reference where the engine has no plan for the module
+    precision  what a device makes products of float32 of: "fp32", or on tensor cores "tf32x3", "tf32" or "bf16"
 
     Raises TaskError if the tasks differ in shape, LearnerError if a task does not fit the model or the
     learner's ω is no stationary point, BackendError if the backend named cannot run. Warns with FallbackWarning
-    where "native" is asked for and the reference runs.
+    where a compiled backend is asked for and the reference runs, and where a device's memory runs out.
     """
     device = next(iter(learner.parameters().values())).device
     report = choose_backend(backend, device)
+    if precision != "fp32" and report.backend != "triton":
+        raise BackendError(f"precision={precision!r} is for CUDA devices; the {report.backend} backend runs")
     if report.backend == "reference":
         if strict and backend != "reference":
             raise BackendError(f"strict=True, and the engine cannot run: {report.reason}")
         return ReferenceLinearization(learner, TaskSet(tasks), dtype, report)
     try:
-        return NativeLinearization(learner, TaskSet(tasks), dtype, report)
+        return CompiledLinearization(learner, TaskSet(tasks), dtype, report, precision)
     except Unsupported as error:
         reason = f"the engine has no plan for this {type(learner.module).__name__}: {error}"
     if strict:
         raise BackendError(reason)
-    if backend == "native":
-        warnings.warn(f"backend='native' runs on the reference: {reason}", FallbackWarning, stacklevel=2)
+    if backend != "auto":
+        warnings.warn(f"backend={backend!r} runs on the reference: {reason}", FallbackWarning, stacklevel=2)
     return ReferenceLinearization(learner, TaskSet(tasks), dtype, BackendReport("reference", reason))

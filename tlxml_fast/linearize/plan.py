@@ -10,7 +10,8 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from .layers import (
     Averages,
     ConvBlock,
     Convolution,
+    DirectConvolution,
     Flatten,
     GroupNorm,
     Layer,
@@ -62,6 +64,21 @@ class Plan:
         """Whether an example's output depends on the others: where BatchNorm takes their statistics."""
         rest = (s.layer.rest if isinstance(s.layer, ConvBlock) else s.layer for s in self.steps)
         return any(isinstance(layer, NormActPool) and layer.uses_batch_statistics for layer in rest)
+
+    def on_device(self, precision: str) -> Plan:
+        """The same plan with the layers' ways on a GPU: `precision` is what products are made of."""
+        return Plan(tuple(replace(step, layer=_on_device(step.layer, precision)) for step in self.steps))
+
+
+def _on_device(layer: Layer | None, precision: str) -> Layer | None:
+    if isinstance(layer, ConvBlock):
+        return ConvBlock(DirectConvolution.of(layer.convolution, precision), layer.rest)
+    if isinstance(layer, Convolution):
+        return DirectConvolution.of(layer, precision)
+    if isinstance(layer, Linear):
+        layer = copy(layer)
+        layer.precision = precision
+    return layer
 
 
 # ---- what a call in the traced graph is ---------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from tlxml_fast.ops.proto_gn import example as _proto_gn_example
 from tlxml_fast.ops.proto_gn import proto_gn, proto_gn_ref, proto_logits
 from tlxml_fast.ops.softmax_gn import example as _softmax_gn_example
 from tlxml_fast.ops.softmax_gn import softmax_gn, softmax_gn_ref
+from tlxml_fast.ops.topk import TopK, topk, topk_ref
+from tlxml_fast.ops.topk import example as _topk_example
 
 
 class Op(NamedTuple):
@@ -49,6 +51,7 @@ def _layer_ops() -> dict[str, Op]:
 OPS = {
     "softmax_gn": Op(softmax_gn, softmax_gn_ref, _softmax_gn_example),
     "proto_gn": Op(proto_gn, proto_gn_ref, _proto_gn_example),
+    "topk": Op(topk, topk_ref, _topk_example),
     **_layer_ops(),
 }
 
@@ -66,6 +69,7 @@ __all__ = [
     "OPS",
     "Choice",
     "Op",
+    "TopK",
     "choose",
     "in_double",
     "native_available",
@@ -74,5 +78,7 @@ __all__ = [
     "proto_logits",
     "softmax_gn",
     "softmax_gn_ref",
+    "topk",
+    "topk_ref",
     "why_not_native",
 ]

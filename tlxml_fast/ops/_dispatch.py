@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,14 +13,14 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _len_torch_dispatch_stack
 
 from tlxml_fast.errors import BackendError, FallbackWarning, TlxError
-from tlxml_fast.ops import _native
+from tlxml_fast.ops import _native, _triton
 from tlxml_fast.profiling import span
 
-BACKENDS = ("auto", "native", "reference")
+BACKENDS = ("auto", "native", "triton", "reference")
 
 
 class Choice(NamedTuple):
-    """The implementation that runs ("native" or "reference") and the reason in words."""
+    """The implementation that runs ("native", "triton" or "reference") and the reason in words."""
 
     backend: str
     why: str
@@ -40,27 +41,51 @@ def traced(*tensors: Tensor) -> str | None:
     return None
 
 
+def backend_of(device: torch.device) -> str | None:
+    """Which compiled backend works on tensors of a device: "native" on the CPU, "triton" on CUDA, None elsewhere.
+
+    Where Triton's interpreter stands in for a device, "triton" on the CPU.
+    """
+    if device.type == "cpu":
+        return "triton" if _triton.INTERPRETED else "native"
+    return "triton" if device.type == "cuda" else None
+
+
+def why_not(backend: str) -> str | None:
+    """Why a compiled backend cannot run in this process; None if it can."""
+    return _native.why_not_native() if backend == "native" else _triton.why_not_triton()
+
+
 def choose(op: str, backend: str, *tensors: Tensor) -> Choice:
-    """Choose the implementation of `op`; a BackendError if `backend="native"` cannot run on these tensors."""
+    """Choose the implementation of `op`; a BackendError if the compiled `backend` named cannot run on these tensors."""
     if backend not in BACKENDS:
         raise BackendError(f'{op} has no backend "{backend}"; choose one of {", ".join(BACKENDS)}.')
     if backend == "reference":
         return Choice("reference", "it was asked for")
-    missing = False
+    device, missing = tensors[0].device, False
+    found = backend_of(device)
     if not (why := traced(*tensors)):
-        if (device := tensors[0].device.type) != "cpu":
-            why = f"there is no kernel for {device} tensors yet"
-        elif missing := not _native.native_available():
-            why = _native.why_not_native()
-        elif missing := _native.kernel(op, tensors[0].dtype) is None:
-            why = f"the compiled core is older than this source and has no {op}; rebuild it"
+        if found is None or (backend != "auto" and backend != found):
+            why = f"on {device.type} tensors {found or 'the reference'} runs"
+        elif missing := why_not(found) is not None:
+            why = why_not(found)
+        elif missing := _kernel(op, tensors[0]) is None:
+            why = f"this build of the {found} kernels has none of {op}"
     if why is None:
-        return Choice("native", "CPU tensors and the compiled core is loaded")
-    if backend == "native":
-        raise BackendError(f"{op} cannot run natively here: {why}.")
+        return Choice(found, f"{device.type} tensors, and the {found} kernels are there")
+    if backend != "auto":
+        raise BackendError(f"{op} cannot run on backend {backend} here: {why}.")
     if missing:
         warnings.warn(f"{op} runs on the slower reference: {why}.", FallbackWarning, stacklevel=3)
     return Choice("reference", why)
+
+
+def _kernel(op: str, x: Tensor) -> Callable[..., None] | None:
+    """The compiled kernel of `op` for tensors like x."""
+    found = backend_of(x.device)
+    if found == "native":
+        return _native.kernel(op, x.dtype)
+    return None if found is None else _triton.kernel(op)
 
 
 def check(op: str, **named: tuple[Tensor, str]) -> dict[str, int]:
@@ -131,17 +156,21 @@ def deliver(result: Tensor, out: Tensor | None) -> Tensor:
 # ---- ops that only the engine calls: it gives them plain, contiguous tensors of one dtype --------------
 
 
-def on_native(op: str, x: Tensor) -> bool:
-    """Whether `op` has a kernel for this tensor; the engine has checked the rest."""
-    return x.device.type == "cpu" and _native.kernel(op, x.dtype) is not None and not traced(x)
+def has_kernel(op: str, x: Tensor) -> bool:
+    """Whether `op` has a compiled kernel for this tensor; the engine has checked the rest."""
+    return _kernel(op, x) is not None and not traced(x)
 
 
-def launch(op: str, first: Tensor, *arguments: Tensor | float | None) -> None:
-    """Run a kernel: tensors by address, None as a null pointer, numbers as they are."""
-    held = [first, *arguments]
-    for x in held:
-        if isinstance(x, Tensor) and not x.is_contiguous():
+def launch(op: str, *arguments: Tensor | float | str | None, flops: int = 0) -> None:
+    """Run a kernel: tensors contiguous, by address where it is native, None as a null pointer, numbers as they are."""
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
+    for x in tensors:
+        if not x.is_contiguous():
             raise TlxError(f"{op}: a tensor of shape {tuple(x.shape)} is not contiguous.")
-    passed = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in held]
-    with span(op, bytes=sum(x.nbytes for x in held if isinstance(x, Tensor)), dtype=first.dtype):
-        _native.kernel(op, first.dtype)(*passed)
+    lead = tensors[0]
+    with span(op, flops, sum(x.nbytes for x in tensors), dtype=lead.dtype):
+        if backend_of(lead.device) == "native":
+            passed = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in arguments]
+            _native.kernel(op, lead.dtype)(*passed)
+        else:
+            _triton.kernel(op)(*arguments)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlxml_fast.ops._dispatch import launch, on_native
+from tlxml_fast.ops._dispatch import has_kernel, launch
 
 
 class Window(NamedTuple):
@@ -29,7 +29,7 @@ class Window(NamedTuple):
 def im2col(x: Tensor, window: Window) -> Tensor:
     """x [N, H, W, K, C] → [N, Ho, Wo, K, kernel_h, kernel_w, C]: each tangent's neighbourhoods; zero outside."""
     N, H, W, K, C = x.shape
-    if not on_native("im2col", x):
+    if not has_kernel("im2col", x):
         return im2col_ref(x, window)
     Ho, Wo = window.output(H, W)
     patches = x.new_empty(N, Ho, Wo, K, *window.kernel, C)
@@ -47,7 +47,7 @@ def im2col_ref(x: Tensor, window: Window) -> Tensor:
 def col2im(patches: Tensor, H: int, W: int, window: Window) -> Tensor:
     """The adjoint of `im2col`: patches added up into images [N, H, W, K, C]."""
     N, Ho, Wo, K, _, _, C = patches.shape
-    if not on_native("col2im", patches):
+    if not has_kernel("col2im", patches):
         return col2im_ref(patches, H, W, window)
     x = patches.new_empty(N, H, W, K, C)
     launch("col2im", patches, x, N, H, W, K, C, Ho, Wo, *window.kernel, *window.stride, *window.padding)

@@ -5,11 +5,15 @@ logits on the query set and J = ∂f/∂ω. The kernel keeps the chain of one ta
 
     J v = ∂f/∂θ · Π_s (I − D H_s) v        Jᵀu = Π_s (I − H_s D) · (∂f/∂θ)ᵀ u        (s backwards in the second)
 
+On CUDA devices a program works on a task and some of the vectors (kernels/maml_mlp.py); the exact Hessian, layers of
+more than 64 units and deep networks of wide layers run on the reference there.
+
 T tasks, K vectors, S support examples, n queries, F inputs, C outputs, P parameters.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from tlxml_fast.ops._dispatch import launch, on_native
+from tlxml_fast.errors import FallbackWarning
+from tlxml_fast.ops._dispatch import backend_of, has_kernel, launch
 from tlxml_fast.profiling import span
 
 ACTIVATIONS = ("leak", "tanh", "sigmoid", "gelu")
@@ -111,7 +116,7 @@ class Adapting:
 
 def maml_mlp_logits(a: Adapting) -> Tensor:
     """f, [T, n, C]."""
-    if not on_native("maml_mlp", a.omega):
+    if not _has_kernel(a):
         return maml_mlp_logits_ref(a)
     logits = a.query.new_empty(*a.query.shape[:2], a.outputs)
     _launch(a, 0, logits=logits)
@@ -120,7 +125,7 @@ def maml_mlp_logits(a: Adapting) -> Tensor:
 
 def maml_mlp_jvp(a: Adapting, V: Tensor) -> Tensor:
     """J_t v_k: V [K, P] → [T, K, n, C]."""
-    if not on_native("maml_mlp", a.omega):
+    if not _has_kernel(a):
         return maml_mlp_jvp_ref(a, V)
     T, n, _ = a.query.shape
     dlogits = V.new_empty(T, len(V), n, a.outputs)
@@ -130,7 +135,7 @@ def maml_mlp_jvp(a: Adapting, V: Tensor) -> Tensor:
 
 def maml_mlp_adaptation(a: Adapting, V: Tensor) -> Tensor:
     """(∂θ_t/∂ω) v_k, θ_t the adapted parameters: V [K, P] → [T, K, P]."""
-    if not on_native("maml_mlp", a.omega):
+    if not _has_kernel(a):
         return maml_mlp_adaptation_ref(a, V)
     dtheta = V.new_empty(len(a.query), *V.shape)
     _launch(a, len(V), V=V.contiguous(), dtheta=dtheta)
@@ -138,8 +143,8 @@ def maml_mlp_adaptation(a: Adapting, V: Tensor) -> Tensor:
 
 
 def maml_mlp_vjp(a: Adapting, U: Tensor) -> Tensor:
-    """J_tᵀ u_tk: U [T, K, n, C] → [T, K, P]. Queries at either end whose cotangents are zero cost nothing."""
-    if not on_native("maml_mlp", a.omega):
+    """J_tᵀ u_tk: U [T, K, n, C] → [T, K, P]. On the CPU, queries at the ends without cotangents are free."""
+    if not _has_kernel(a):
         return maml_mlp_vjp_ref(a, U)
     pulled = U.new_empty(*U.shape[:2], len(a.omega))
     _launch(a, U.shape[1], U=U.contiguous(), pulled=pulled)
@@ -148,7 +153,7 @@ def maml_mlp_vjp(a: Adapting, U: Tensor) -> Tensor:
 
 def maml_mlp_gradients(a: Adapting, query_targets: Tensor) -> tuple[Tensor, Tensor]:
     """f [T, n, C], and the gradients of the mean query losses against query_targets [T, n, C]: [T, P]."""
-    if not on_native("maml_mlp", a.omega):
+    if not _has_kernel(a):
         return maml_mlp_gradients_ref(a, query_targets)
     logits = torch.empty_like(query_targets)
     gradients = a.omega.new_empty(len(logits), 1, len(a.omega))
@@ -158,7 +163,7 @@ def maml_mlp_gradients(a: Adapting, query_targets: Tensor) -> tuple[Tensor, Tens
 
 def maml_mlp_gnvp(a: Adapting, V: Tensor, weights: Tensor) -> Tensor:
     """Σ_t w_t J_tᵀ Λ_t J_t v_k, in the order of the tasks: V [K, P], weights [T] → [K, P]."""
-    if not on_native("maml_mlp", a.omega):
+    if not _has_kernel(a):
         return maml_mlp_gnvp_ref(a, V, weights)
     sums = torch.empty_like(V, memory_format=torch.contiguous_format)
     _launch(a, len(V), V=V.contiguous(), weights=weights.contiguous(), sums=sums)
@@ -171,12 +176,29 @@ def maml_mlp_hvp(a: Adapting, V: Tensor, weights: Tensor, query_targets: Tensor)
     With λ_S = ∇L_Q(θ_S) and λ_s = λ_{s+1} − H D λ_{s+1}, along θ̇:
     λ̇_s = λ̇_{s+1} − H D λ̇_{s+1} − ∇³L_S(θ_s)[θ̇_s, Dλ_{s+1}].
     """
-    if not on_native("maml_mlp", a.omega):
+    if not _has_kernel(a, exact=True):
         return maml_mlp_hvp_ref(a, V, weights, query_targets)
     sums = torch.empty_like(V, memory_format=torch.contiguous_format)
     query_targets, weights = query_targets.contiguous(), weights.contiguous()
     _launch(a, len(V), query_targets, V=V.contiguous(), weights=weights, sums=sums)
     return sums
+
+
+def _has_kernel(a: Adapting, exact: bool = False) -> bool:
+    """Whether the compiled kernel runs: the Triton kernel does not run every network, and warns of those."""
+    if not has_kernel("maml_mlp", a.omega):
+        return False
+    if backend_of(a.omega.device) != "triton" or not (why := why_not_on_devices(a.mlp, exact)):
+        return True
+    warnings.warn(f"maml_mlp runs on the slower reference: {why}.", FallbackWarning, stacklevel=3)
+    return False
+
+
+def why_not_on_devices(mlp: Mlp, exact: bool = False) -> str | None:
+    """Why the Triton kernel does not run a network, or, if `exact`, its exact Hessian; None if it does."""
+    from tlxml_fast.kernels.maml_mlp import covers
+
+    return covers(mlp.table.tolist(), exact)
 
 
 GIVEN = ("V", "U", "weights", "logits", "dlogits", "dtheta", "pulled", "sums")

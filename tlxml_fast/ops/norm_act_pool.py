@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlxml_fast.ops._dispatch import launch, on_native
+from tlxml_fast.ops._dispatch import has_kernel, launch
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Primal:
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each task's channels: x [T, ..., C] → [T, C] each."""
     x = x.flatten(1, -2)
-    if not on_native("channel_moments", x):
+    if not has_kernel("channel_moments", x):
         return channel_moments_ref(x)
     T, P, C = x.shape
     mean, var = x.new_empty(T, C), x.new_empty(T, C)
@@ -107,7 +107,7 @@ def norm_act_pool(
     """y [T, N, Ho, Wo, C] and what its derivatives need; mean, rstd, gamma, beta are [T, C]."""
     T, N, H, W, C = x.shape
     shape = (T, N, pool.output(H), pool.output(W), C)
-    if not on_native("norm_act_pool", x):
+    if not has_kernel("norm_act_pool", x):
         return norm_act_pool_ref(x, mean, rstd, gamma, beta, leak, pool, inverse_count)
     y, x_hat, slope = (x.new_empty(shape) for _ in range(3))
     winner = torch.empty(shape, dtype=torch.int32)
@@ -124,7 +124,7 @@ def norm_act_pool_gather(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
     Sums of several sets of images add, so that ẋ can come a few images at a time.
     """
     T, N, _, _, K, C = dx.shape
-    if not on_native("norm_act_pool_gather", dx):
+    if not has_kernel("norm_act_pool_gather", dx):
         return norm_act_pool_gather_ref(p, dx)
     chosen = dx.new_empty(T, N, *p.slope.shape[2:4], K, C)
     sums = dx.new_empty(T, 2, K, C) if p.inverse_count else None
@@ -144,7 +144,7 @@ def norm_act_pool_jvp(
 
     dgamma and dbeta are [T, K, C]. `in_place` writes ẏ over `chosen`.
     """
-    if not on_native("norm_act_pool_jvp", chosen):
+    if not has_kernel("norm_act_pool_jvp", chosen):
         return norm_act_pool_jvp_ref(p, chosen, moments, dgamma, dbeta)
     dy = chosen if in_place else torch.empty_like(chosen)
     launch(
@@ -157,7 +157,7 @@ def norm_act_pool_jvp(
 def norm_act_pool_affine(p: Primal, gy: Tensor) -> Tensor:
     """β̄ and γ̄ as [T, 2, K, C]."""
     T, K, C = gy.shape[0], *gy.shape[4:]
-    if not on_native("norm_act_pool_affine", gy):
+    if not has_kernel("norm_act_pool_affine", gy):
         return norm_act_pool_affine_ref(p, gy)
     gaffine = gy.new_empty(T, 2, K, C)
     launch("norm_act_pool_affine", gy, p.x_hat, p.slope, gaffine, *p.pooled_sizes(K))
@@ -168,7 +168,7 @@ def norm_act_pool_vjp(p: Primal, gy: Tensor, gaffine: Tensor) -> Tensor:
     """x̄ [T, N, H, W, K, C]; gaffine is `norm_act_pool_affine` of all images, gy may be of some."""
     T, N, H, W, C = p.x.shape
     K = gy.shape[4]
-    if not on_native("norm_act_pool_vjp", gy):
+    if not has_kernel("norm_act_pool_vjp", gy):
         return norm_act_pool_vjp_ref(p, gy, gaffine)
     gx = gy.new_empty(T, N, H, W, K, C)
     launch(
@@ -195,7 +195,7 @@ def norm_act_pool_hvp(
     gy, gx, gaffine are one cotangent (K = 1) and what was made of it; `chosen` and `moments` are dx's.
     """
     K = dx.shape[4]
-    if not on_native("norm_act_pool_hvp", dx):
+    if not has_kernel("norm_act_pool_hvp", dx):
         return norm_act_pool_hvp_ref(p, gy, gx, gaffine, dgy, dx, chosen, moments, dgamma, dbeta)
     dgx, dgaffine = torch.empty_like(dx), torch.empty_like(moments)
     launch(

@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from tlxml_fast.errors import TaskError, TlxError
-from tlxml_fast.ops import _native
-from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense, share, traced
+from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense, launch, share, traced
 from tlxml_fast.ops.prototypes import class_means, prototype_logits
 from tlxml_fast.ops.softmax_gn import softmax_gn_ref
-from tlxml_fast.profiling import span
 
 CODES = {"sqeuclidean": 0, "euclidean": 1, "cosine": 2}  # the core's enum Distance
 
@@ -67,7 +65,7 @@ def proto_gn(
     Raises:
         TaskError: labels out of range, or a class without support examples.
         TlxError: shapes, dtypes or devices do not fit, or there is no such distance.
-        BackendError: `backend="native"` cannot run on these tensors, or there is no such backend.
+        BackendError: the compiled backend named cannot run on these tensors, or there is no such backend.
     """
     size = check(
         "proto_gn",
@@ -92,15 +90,12 @@ def proto_gn(
         results = proto_gn_ref(*inputs, ways=ways, distance=distance, scale=scale)
         return deliver(results[0], outs[0]), deliver(results[1], outs[1])
 
-    with span("proto_gn", *_cost(size, ways, query_z.itemsize), dtype=query_z.dtype):
-        inputs = tuple(dense(x) for x in inputs)  # held here until the kernel returns
-        gsupport, gquery = buffer(outs[0], dsupport_z), buffer(outs[1], dquery_z)
-        run = _native.kernel("proto_gn", query_z.dtype)
-        run(
-            *(x.data_ptr() for x in inputs), gsupport.data_ptr(), gquery.data_ptr(),
-            size["T"], size["K"], size["S"], size["n"], ways, size["D"], CODES[distance], scale,
-        )  # fmt: skip
-        return deliver(gsupport, outs[0]), deliver(gquery, outs[1])
+    gsupport, gquery = buffer(outs[0], dsupport_z), buffer(outs[1], dquery_z)
+    launch(
+        "proto_gn", *map(dense, inputs), gsupport, gquery,
+        size["T"], size["K"], size["S"], size["n"], ways, size["D"], CODES[distance], scale, flops=_flops(size, ways),
+    )  # fmt: skip
+    return deliver(gsupport, outs[0]), deliver(gquery, outs[1])
 
 
 def proto_gn_ref(
@@ -157,14 +152,13 @@ def proto_logits(
     return prototype_logits(query_z, prototypes, distance, scale)
 
 
-def _cost(size: Mapping[str, int], ways: int, itemsize: int) -> tuple[int, int]:
-    """Flops, to the leading order in D, and bytes."""
+def _flops(size: Mapping[str, int], ways: int) -> int:
+    """To the leading order in D."""
     T, K, S, n, D = (size[letter] for letter in "TKSnD")
     # a tangent: its class means; ⟨z, dz⟩ and ⟨c, dc⟩; ⟨c, dz⟩ + ⟨z, dc⟩; the two halves of the result
     tangent = D * (S + 2 * n + 2 * ways + 4 * n * ways + n + ways + 4 * n * ways)
     task = D * (S + 2 * n + 3 * n * ways)  # class means, norms, distances
-    moved = (S + n) * D * itemsize
-    return T * (K * tangent + task), T * ((2 * K + 1) * moved + 8 * S)
+    return T * (K * tangent + task)
 
 
 def _check_labels(support_y: Tensor, ways: int) -> None:

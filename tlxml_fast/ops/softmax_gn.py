@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlxml_fast.ops import _native
-from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense
-from tlxml_fast.profiling import span
+from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense, launch
 
 
 def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor | None = None) -> Tensor:
@@ -23,7 +21,8 @@ def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor 
     Args:
         logits: [T, n, C], float32 or float64, for T tasks of n queries and C classes; any strides.
         u: [T, K, n, C], K vectors a task, of the same dtype and device.
-        backend: "native" (C++, CPU tensors), "reference" (pure torch), or "auto": native where it can run.
+        backend: "native" (C++, CPU tensors), "triton" (CUDA tensors), "reference" (pure torch), or "auto": the
+            compiled one of the tensors' device where it can run.
         out: where to write; [T, K, n, C], sharing no memory with the inputs.
 
     Returns:
@@ -32,7 +31,7 @@ def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor 
 
     Raises:
         TlxError: shapes, dtypes or devices do not fit.
-        BackendError: `backend="native"` cannot run on these tensors, or there is no such backend.
+        BackendError: the compiled backend named cannot run on these tensors, or there is no such backend.
     """
     size = check("softmax_gn", logits=(logits, "T n C"), u=(u, "T K n C"))
     if out is not None:
@@ -41,16 +40,10 @@ def softmax_gn(logits: Tensor, u: Tensor, *, backend: str = "auto", out: Tensor 
         return deliver(softmax_gn_ref(logits, u), out)
 
     flops = 5 * u.numel() + 5 * logits.numel()  # a product and a sum, then p(u − ⟨p, u⟩)/n; and the softmax
-    moved = (2 * u.numel() + logits.numel()) * u.itemsize
-    with span("softmax_gn", flops, moved, dtype=u.dtype):
-        logits, u = dense(logits), dense(u)
-        result = buffer(out, u)
-        run = _native.kernel("softmax_gn", u.dtype)
-        run(
-            logits.data_ptr(), u.data_ptr(), result.data_ptr(),
-            size["T"], size["K"], size["n"], size["C"],
-        )  # fmt: skip
-        return deliver(result, out)
+    logits, u = dense(logits), dense(u)
+    result = buffer(out, u)
+    launch("softmax_gn", logits, u, result, *(size[letter] for letter in "TKnC"), flops=flops)
+    return deliver(result, out)
 
 
 def softmax_gn_ref(logits: Tensor, u: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlxml_fast.ops._dispatch import deliver, launch, on_native
+from tlxml_fast.ops._dispatch import deliver, has_kernel, launch
 
 B_T = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
@@ -40,7 +40,7 @@ def _matrix(which: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
 def winograd_data(x: Tensor, padding: int) -> Tensor:
     """Bᵀ d B of every window of x [N, H, W, C]: [16, N, th, tw, C]."""
     N, H, W, C = x.shape
-    if not on_native("winograd_data", x):
+    if not has_kernel("winograd_data", x):
         return winograd_data_ref(x, padding)
     v = x.new_empty(16, N, (H + 2 * padding - 1) // 2, (W + 2 * padding - 1) // 2, C)
     launch("winograd_data", x, v, N, H, W, C, padding)
@@ -62,7 +62,7 @@ def winograd_data_ref(x: Tensor, padding: int) -> Tensor:
 def winograd_data_t(v: Tensor, H: int, W: int, padding: int, out: Tensor | None = None) -> Tensor:
     """The adjoint of `winograd_data`: [16, N, th, tw, C] → [N, H, W, C], written to `out` if given."""
     N, C = v.shape[1], v.shape[-1]
-    if not on_native("winograd_data_t", v):
+    if not has_kernel("winograd_data_t", v):
         return deliver(winograd_data_t_ref(v, H, W, padding), out)
     x = v.new_empty(N, H, W, C) if out is None else out
     launch("winograd_data_t", v, x, N, H, W, C, padding)
@@ -78,7 +78,7 @@ def winograd_data_t_ref(v: Tensor, H: int, W: int, padding: int) -> Tensor:
 def winograd_output(m: Tensor, Ho: int, Wo: int, out: Tensor | None = None) -> Tensor:
     """Aᵀ m A of every tile: [16, N, th, tw, C] → [N, Ho, Wo, C], written to `out` if given."""
     N, C = m.shape[1], m.shape[-1]
-    if not on_native("winograd_output", m):
+    if not has_kernel("winograd_output", m):
         return deliver(winograd_output_ref(m, Ho, Wo), out)
     y = m.new_empty(N, Ho, Wo, C) if out is None else out
     launch("winograd_output", m, y, N, Ho, Wo, C)
@@ -95,7 +95,7 @@ def winograd_output_ref(m: Tensor, Ho: int, Wo: int) -> Tensor:
 def winograd_output_t(y: Tensor) -> Tensor:
     """The adjoint of `winograd_output`: [N, Ho, Wo, C] → [16, N, th, tw, C]."""
     N, Ho, Wo, C = y.shape
-    if not on_native("winograd_output_t", y):
+    if not has_kernel("winograd_output_t", y):
         return winograd_output_t_ref(y)
     m = y.new_empty(16, N, (Ho + 1) // 2, (Wo + 1) // 2, C)
     launch("winograd_output_t", y, m, N, Ho, Wo, C)

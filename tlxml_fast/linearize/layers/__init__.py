@@ -3,6 +3,7 @@
 from .base import Cotangents, Layer, Named
 from .block import ConvBlock
 from .convolution import Convolution, convolution
+from .direct import DirectConvolution
 from .group_norm import GroupNorm
 from .linear import Linear
 from .norm_act_pool import Norm, NormActPool
@@ -13,6 +14,7 @@ __all__ = [
     "ConvBlock",
     "Convolution",
     "Cotangents",
+    "DirectConvolution",
     "Flatten",
     "GroupNorm",
     "Layer",

@@ -56,7 +56,7 @@ class PatchConvolution(Convolution):
     def lift(self, x: Tensor) -> Tensor:
         """[1, T, N·Ho·Wo, K, kh·kw·C]."""
         T, K = x.shape[0], x.shape[4]
-        return im2col(x.flatten(0, 1), self.window).view(1, T, -1, K, self._row(x))
+        return im2col(x.flatten(0, 1), self.window).reshape(1, T, -1, K, self._row(x))
 
     def lift_t(self, V: Tensor, x: Tensor) -> None:
         """Patches added up."""

@@ -38,13 +38,8 @@ class Kept:
 
     dx: Tensor | None
     dU: Tensor | None
-
-    @property
-    def K(self) -> int | None:
-        """How many there are; None if both are zero."""
-        if self.dx is not None:
-            return self.dx.shape[-2]
-        return None if self.dU is None else self.dU.shape[3]
+    K: int | None
+    """How many there are; None if both are zero."""
 
 
 class Product(Layer):
@@ -56,6 +51,9 @@ class Product(Layer):
         # A normalisation by the batch's own statistics follows: it takes the mean off again, so that the bias
         # changes nothing, and its derivatives are zero.
         self.absorbed = shift_is_absorbed
+
+    precision = "fp32"
+    """What a device makes products of, one of `ops.convolution.PRECISIONS`; the CPU uses all bits."""
 
     # ---- what lifting is --------------------------------------------------------------------------------
 
@@ -87,6 +85,18 @@ class Product(Layer):
     def kernel_t(self, U: Tensor) -> Tensor:
         """Its adjoint."""
 
+    def packed(self, w: Tensor) -> Tensor:
+        """U as the products below take it: w [T, *shape] → [B, T, I, O]."""
+        return self.kernel(w[:, None]).squeeze(3)
+
+    def packed_tangents(self, dw: Tensor) -> Tensor:
+        """U̇ as they take it: [T, K, *shape] → [B, T, I, K, O]."""
+        return self.kernel(dw).contiguous()
+
+    def unpacked(self, gU: Tensor) -> Tensor:
+        """w̄ [T, K, *shape] of the Ū that they give."""
+        return self.kernel_t(gU)
+
     def products_in(self, y: Tensor) -> Tensor | None:
         """y seen as M, where `out` changes nothing but the view: products are then written in place."""
         return None
@@ -99,8 +109,8 @@ class Product(Layer):
 
     def forward(self, w: Named, x: Tensor) -> tuple[Tensor, Saved]:
         """y = out(V U) + b."""
-        saved = Saved(x.unsqueeze(-2), self.kernel(w[self.weight][:, None]).squeeze(3))
-        y = self._push(saved, saved.x, None)
+        saved = Saved(x.unsqueeze(-2), self.packed(w[self.weight]))
+        y = self._push(saved, saved.x, None, 1)
         if self.bias is not None and not self.absorbed:
             y += _along(w[self.bias][:, None], y)
         return y.squeeze(-2), saved
@@ -108,7 +118,8 @@ class Product(Layer):
     def tangents(self, dx: Tensor | None, dw: Named) -> Kept:
         """ẋ, and the weight's tangents lifted."""
         dweight = dw.get(self.weight)
-        return Kept(dx, None if dweight is None else self.kernel(dweight).contiguous())
+        K = dx.shape[-2] if dx is not None else None if dweight is None else dweight.shape[1]
+        return Kept(dx, None if dweight is None else self.packed_tangents(dweight), K)
 
     def bias_tangent(self, dw: Named) -> Tensor | None:
         """ḃ, None where it is zero or changes nothing."""
@@ -119,7 +130,7 @@ class Product(Layer):
     ) -> tuple[Tensor | None, Kept]:
         """ẏ = out(V̇ U + V U̇) + ḃ."""
         kept, dbias = self.tangents(dx, dw), self.bias_tangent(dw)
-        dy = None if kept.K is None else self._push(saved, kept.dx, kept.dU)
+        dy = None if kept.K is None else self._push(saved, kept.dx, kept.dU, kept.K)
         if dbias is not None:
             if dy is None:
                 dy = saved.x.new_zeros(len(saved.x), *self.output_space(saved.x), *dbias.shape[1:])
@@ -196,9 +207,8 @@ class Product(Layer):
 
     # ---- the products -----------------------------------------------------------------------------------
 
-    def _push(self, saved: Saved, dx: Tensor | None, dU: Tensor | None) -> Tensor:
+    def _push(self, saved: Saved, dx: Tensor | None, dU: Tensor | None, K: int) -> Tensor:
         """out(lift(dx) U + lift(x) dU)."""
-        K = dx.shape[-2] if dx is not None else dU.shape[3]
         y = saved.x.new_empty(len(saved.x), *self.output_space(saved.x), K, saved.U.shape[-1])
         for part in self.chunks(saved.x, K):
             self.push_part(saved, dx, dU, part, y[:, part])
@@ -210,10 +220,10 @@ class Product(Layer):
         K, M = y.shape[-2], None
         if dx is not None:
             V = self.lift(dx[:, part])
-            M = _times(V.flatten(2, 3), saved.U, into=into).unflatten(2, (-1, K))
+            M = self._times(V.flatten(2, 3), saved.U, into=into).unflatten(2, (-1, K))
         if dU is not None:
             V = self.lift(saved.x[:, part]).squeeze(3)
-            M = _times(V, dU.flatten(3), M, into).unflatten(3, (K, -1))
+            M = self._times(V, dU.flatten(3), M, into).unflatten(3, (K, -1))
         if into is None:
             self.out(M, y)
 
@@ -246,15 +256,15 @@ class Product(Layer):
             M = None if many is None else self.out_t(many[:, part])
             M1 = self.out_t(one[:, part]).squeeze(3) if from_weight or from_input else None
             if gx is not None:
-                V = None if M is None else _times(M.flatten(2, 3), saved.U.mT).unflatten(2, (-1, K))
+                V = None if M is None else self._times(M.flatten(2, 3), saved.U.mT).unflatten(2, (-1, K))
                 if from_weight:
-                    V = _times(M1, dU_t, V).unflatten(3, (K, -1))
+                    V = self._times(M1, dU_t, V).unflatten(3, (K, -1))
                 self.lift_t(V, gx[:, part])
             if need_w and M is not None:
                 gU = _add(gU, self._weight_part(saved, M, part, total))
             if from_input:
                 V = self.lift(dx[:, part])
-                term = _gram(V.flatten(3), M1, total).unflatten(2, (K, -1)).movedim(2, 3)
+                term = _gram(V.flatten(3), M1, total, self.precision).unflatten(2, (K, -1)).movedim(2, 3)
                 gU = _add(gU, term)
         return gx, gU
 
@@ -264,13 +274,17 @@ class Product(Layer):
         """x̄ of one chunk's examples, written into gx if there is one, and their share of Ū."""
         M = self.out_t(gy)
         if gx is not None:
-            self.lift_t(_times(M.flatten(2, 3), saved.U.mT).unflatten(2, (-1, gy.shape[-2])), gx)
+            self.lift_t(self._times(M.flatten(2, 3), saved.U.mT).unflatten(2, (-1, gy.shape[-2])), gx)
         return self._weight_part(saved, M, part, total) if need_w else None
 
     def _weight_part(self, saved: Saved, M: Tensor, part: slice, total: bool) -> Tensor:
-        return _gram(self.lift(saved.x[:, part]).squeeze(3), M.flatten(3), total).unflatten(
-            3, (M.shape[3], -1)
-        )
+        V = self.lift(saved.x[:, part]).squeeze(3)
+        return _gram(V, M.flatten(3), total, self.precision).unflatten(3, (M.shape[3], -1))
+
+    def _times(
+        self, a: Tensor, b: Tensor, add_to: Tensor | None = None, into: Tensor | None = None
+    ) -> Tensor:
+        return _times(a, b, add_to, into, self.precision)
 
     def named(
         self, gU: Tensor | None, gy: Tensor | None, wanted: frozenset[str], total: bool
@@ -278,7 +292,7 @@ class Product(Layer):
         """The cotangents of weight and bias by name."""
         found = {}
         if gU is not None:
-            found[self.weight] = self.kernel_t(gU)
+            found[self.weight] = self.unpacked(gU)
         if self.bias in wanted and gy is not None and not self.absorbed:
             found[self.bias] = gy.flatten(1, -3).sum(1)
             if total:
@@ -286,7 +300,9 @@ class Product(Layer):
         return found
 
 
-def _times(a: Tensor, b: Tensor, add_to: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+def _times(
+    a: Tensor, b: Tensor, add_to: Tensor | None = None, into: Tensor | None = None, precision: str = "fp32"
+) -> Tensor:
     """a b for a [B, T, m, i] and b [B, T or 1, i, o]: added to `add_to` in place, or written into `into`, or new."""
     B, T, m, _ = a.shape
     if b.shape[1] == 1:
@@ -295,15 +311,15 @@ def _times(a: Tensor, b: Tensor, add_to: Tensor | None = None, into: Tensor | No
         a, b = a.flatten(0, 1), b.flatten(0, 1)
     shape = (*a.shape[:2], b.shape[-1])
     views = (None if x is None else x.view(shape) for x in (add_to, into))
-    product = stacked_mm(a, b, *views)
+    product = stacked_mm(a, b, *views, precision=precision)
     return product.view(B, T, m, -1)
 
 
-def _gram(a: Tensor, b: Tensor, total: bool) -> Tensor:
+def _gram(a: Tensor, b: Tensor, total: bool, precision: str = "fp32") -> Tensor:
     """aᵀ b for a [B, T, r, m] and b [B, T, r, o]: [B, T, m, o], or summed over T, [B, 1, m, o]."""
     first = 1 if total else 0
     left, right = a.flatten(first, first + 1).mT, b.flatten(first, first + 1)
-    product = stacked_mm(left, right)
+    product = stacked_mm(left, right, precision=precision)
     return product.unsqueeze(1) if total else product.unflatten(0, a.shape[:2])
 
 

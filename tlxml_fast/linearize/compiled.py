@@ -1,18 +1,26 @@
-"""The native backend: the engine's passes over a plan of the module, for blocks of tasks and many vectors at once."""
+"""The compiled backends, native and triton: the engine's passes over a plan, for blocks of tasks and many vectors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import TlxError
 from ..learners import MAML, Episode, Learner, ProtoNet
 from ..memory import keep_freed_memory
+from ..ops._dispatch import backend_of, why_not
+from ..ops.convolution import PRECISIONS
+from ..parallel import Map
 from ..task import Task, TaskSet
 from .adaptation import Adaptation
 from .base import BackendReport, FlatParameters, Linearization
 from .batch import Batch
+from .chunk import Chunk
 from .embedding import Embedding
 from .mlp_adaptation import MlpAdaptation, mlp_of
 from .parameters import Layout
@@ -28,11 +36,14 @@ WHOLE_TASKS = 256
 GRADIENT_BYTES, MOST_IMAGES = 16 << 20, 8
 
 
-def native_plan(learner: Learner) -> Plan:
-    """The plan of a learner's module; raises Unsupported, with the reason, where there is none."""
+def compiled_plan(learner: Learner, device: torch.device, precision: str = "fp32") -> Plan:
+    """The plan of a learner's module on a device; raises Unsupported, with the reason, where there is none."""
     if type(learner) not in (MAML, ProtoNet):
         raise Unsupported(f"the engine knows no learner of class {type(learner).__name__}")
-    return plan(learner.body.template, learner.norm)
+    if precision not in PRECISIONS:
+        raise TlxError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    made = plan(learner.body.template, learner.norm)
+    return made.on_device(precision) if backend_of(device) == "triton" else made
 
 
 def passes_of(
@@ -47,11 +58,12 @@ def passes_of(
     return MlpAdaptation(learner, module_plan, layout, ways, mlp), "whole tasks: a small MLP"
 
 
-class NativeLinearization(Linearization):
+class CompiledLinearization(Linearization):
     """Derivatives by the engine: products of layers, K vectors at once, tasks side by side.
 
     Blocks of tasks have a size that the tasks' shape alone decides, and sums over tasks run over blocks in order:
-    how the work is scheduled does not change a result.
+    how the work is scheduled does not change a result. On a device its free memory decides, and the report's
+    decisions have the chunk.
     """
 
     def __init__(
@@ -60,20 +72,25 @@ class NativeLinearization(Linearization):
         tasks: TaskSet,
         dtype: torch.dtype | None,
         report: BackendReport,
-        module_plan: Plan | None = None,
+        precision: str = "fp32",
     ):
         keep_freed_memory()
         super().__init__(learner, tasks, dtype, report)
-        module_plan = module_plan or native_plan(learner)
+        module_plan = compiled_plan(learner, self.device, precision)
         layout = Layout(learner, self.flat, self.dtype, self.device)
         self.passes, kernels = passes_of(learner, module_plan, layout, self.ways)
-        self.threads_inside = isinstance(self.passes, MlpAdaptation)
+        self.on_device = backend_of(self.device) == "triton"
+        self.threads_inside = self.on_device or isinstance(self.passes, MlpAdaptation)
         self.report.decisions |= {"plan": str(module_plan), "kernels": kernels}
+        if self.on_device:
+            self.report.decisions["precision"] = precision
         self._batches: dict[tuple[int, int], Batch] = {}
 
     @cached_property
     def block_size(self) -> int:
         """Tasks worked on at once: many where a kernel shares them among threads, one where there are images."""
+        if self.on_device:
+            return self.chunk.tasks
         if self.threads_inside:
             return max(16, min(WHOLE_TASKS, BLOCK_BYTES // (self.omega.element_size() * self.q)))
         example = self.episodes[0]
@@ -86,14 +103,26 @@ class NativeLinearization(Linearization):
     def gradient_blocks(self) -> list[slice]:
         """Of small images several tasks at once, so that the calls between kernels weigh less."""
         self.prepare()
-        if self.block_size > 1:
+        if self.block_size > 1 or self.on_device:
             return self.blocks
         size = max(1, min(MOST_IMAGES, GRADIENT_BYTES // (self.omega.element_size() * self._numbers)))
         return [slice(i, min(self.T, i + size)) for i in range(0, self.T, size)]
 
     def vectors_at_once(self) -> int:
-        """As many as fit into VECTOR_BYTES."""
-        return self._vectors
+        """As many as fit into VECTOR_BYTES, or into the device."""
+        return self.chunk.vectors if self.on_device else self._vectors
+
+    @cached_property
+    def chunk(self) -> Chunk:
+        """What a device takes at once."""
+        one = Batch(self.episodes[:1])
+        numbers = self.omega.element_size() * self.passes.numbers_a_vector(self.omega, one)
+        chunk = Chunk.of(
+            self.device, numbers, 4 * numbers
+        )  # a task's own values: activations, x̂, slopes, winners
+        chunk.tasks = min(chunk.tasks, self.T)
+        self.report.decisions["chunk"] = f"{chunk}: {chunk.why}"
+        return chunk
 
     @cached_property
     def _numbers(self) -> int:
@@ -106,11 +135,63 @@ class NativeLinearization(Linearization):
 
     def prepare(self) -> None:
         """The number of vectors at once."""
-        _ = self._vectors
+        _ = self.chunk if self.on_device else self._vectors
+
+    # ---- a device whose memory may run out ------------------------------------------------------------------
+
+    def task_threads(self, side_by_side: bool = True) -> AbstractContextManager[Map]:
+        """On a device one block after another, in halves where memory runs out."""
+        if not self.on_device:
+            return super().task_threads(side_by_side)
+        self.prepare()
+        return nullcontext(self._in_order)
+
+    def _in_order(self, function: Callable[[Any], Any], blocks: Iterable[Any]) -> Iterator[Any]:
+        return (self._within_memory(function, block) for block in blocks)
+
+    def _within_memory(self, function: Callable[[slice], Tensor], block: slice) -> Tensor:
+        """Rows of a block's tasks."""
+        try:
+            return function(block)
+        except torch.OutOfMemoryError:
+            self._halve()
+        middle = (block.start + block.stop + 1) // 2
+        halves = (slice(block.start, middle), slice(middle, block.stop))
+        return torch.cat([self._within_memory(function, half) for half in halves if half.stop > half.start])
+
+    def _each(
+        self, apply: Callable[[slice, slice], Tensor], K: int, side_by_side: bool = True
+    ) -> Iterator[list[tuple[int, int, Tensor]]]:
+        if not self.on_device:
+            yield from super()._each(apply, K, side_by_side)
+            return
+        start = 0
+        while start < self.T:
+            block = slice(start, min(self.T, start + self.chunk.tasks))
+            step = self.chunk.vectors
+            try:
+                row = [
+                    (i, min(K, i + step), apply(block, slice(i, min(K, i + step)))) for i in range(0, K, step)
+                ]
+            except torch.OutOfMemoryError:
+                self._halve()
+                continue
+            yield row
+            start = block.stop
+
+    def _halve(self) -> None:
+        self._batches.clear()
+        self.chunk.halve()
+        self.__dict__.pop("block_size", None)
+        self.report.decisions["chunk"] = f"{self.chunk}: {self.chunk.why}"
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # ---- blocks ---------------------------------------------------------------------------------------------
 
     def _batch(self, block: slice) -> Batch:
         """The tasks of a block; stacked once where calls are short."""
-        if self.block_size == 1:
+        if self.block_size == 1 and not self.on_device:
             return Batch(self.episodes[block])
         return self._batches.setdefault((block.start, block.stop), Batch(self.episodes[block]))
 
@@ -164,13 +245,14 @@ class MetaGradient:
     """
 
     def __init__(self, learner: Learner):
-        module_plan = native_plan(learner)
         parameters = learner.parameters()
         first = next(iter(parameters.values()))
-        if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
-            raise Unsupported(
-                f"the engine runs on the CPU in float32 or float64, not {first.dtype} on {first.device}"
-            )
+        backend = backend_of(first.device)
+        if backend is None or first.dtype not in (torch.float32, torch.float64):
+            raise Unsupported(f"the engine has no kernels for {first.dtype} on {first.device}")
+        if why_not(backend) is not None:
+            raise Unsupported(why_not(backend))
+        module_plan = compiled_plan(learner, first.device)
         if getattr(learner, "first_order", False):
             raise Unsupported("first-order MAML drops the chain through the inner steps")
         self.learner, self.flat = learner, FlatParameters(parameters)

@@ -1,0 +1,39 @@
+"""The Triton twins of csrc/cpu, one file an op, for CUDA devices; proven without one by `make gpu-check`.
+
+A launcher has the name and the arguments of the op's kernel in csrc/ops.h, with tensors for pointers: contiguous
+inputs, outputs that it alone writes. Where TRITON_INTERPRET=1, Triton's interpreter runs the same kernels on the CPU's
+tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
+# op → the file it is in
+WHERE = {
+    "softmax_gn": "softmax_gn",
+    "proto_gn": "proto_gn",
+    "channel_moments": "norm_act_pool",
+    "norm_act_pool": "norm_act_pool",
+    "norm_act_pool_gather": "norm_act_pool",
+    "norm_act_pool_jvp": "norm_act_pool",
+    "norm_act_pool_affine": "norm_act_pool",
+    "norm_act_pool_vjp": "norm_act_pool",
+    "norm_act_pool_hvp": "norm_act_pool",
+    "conv_push": "convolution",
+    "conv_pull": "convolution",
+    "conv_gram": "convolution",
+    "stacked_mm": "stacked_mm",
+    "topk": "topk",
+    "maml_mlp": "maml_mlp",
+}
+
+
+@cache
+def launcher(op: str) -> Callable[..., None] | None:
+    """The function that launches `op`, or None if it has no Triton kernel. Imports triton."""
+    if op not in WHERE:
+        return None
+    return getattr(import_module(f"{__name__}.{WHERE[op]}"), op)

@@ -1,0 +1,313 @@
+"""Products of a convolution with K tangents beside each other, as implicit GEMMs: no patches are ever written.
+
+A program has one tangent of one task. `push` and `pull` share a kernel: a tile of positions by output channels sums,
+over taps and input channels, images times weights, where either the images or the weights have tangents:
+
+    push    y[n, i, j, k]     = Σ_ab dx[n, is − p + a, js − p + b, k] w[a, b] + x[…] dw[k, a, b]
+    pull    x̄[n, i, j, k]     = Σ_ab ȳ[n, (i + p − a)/s, …, k] w[a, b]ᵀ + ȳ1[…] dw[k, a, b]ᵀ
+    gram    w̄[k, a, b, c, o]  = Σ_nij x[n, is − p + a, …, c] ȳ[n, i, j, k, o] + dx[…, k, c] ȳ1[n, i, j, o]
+
+Flops are 2·positions·taps·C·O a term and tangent. Tangents are the fastest axis of the grid, so that programs which
+share the primal's operand run together and find it in the second-level cache. `gram` sums positions in parts whose
+length the sizes alone decide; the parts are then added in order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from tlxml_fast.kernels.card import Card, drawn, meta
+from torch import Tensor
+
+
+@triton.jit
+def _term(
+    acc, images, image_stride, image_k, weights, w_tap, w_in, w_out, n, i, j, there, o, in_o,
+    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
+    BACK: tl.constexpr, TAPS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """acc + images · weights. With TAPS the inner index runs over taps and channels together, for few channels."""
+    depth = KH * KW * C if TAPS else C
+    blocks = tl.cdiv(depth, DEPTH)
+    steps = blocks if TAPS else blocks * (KH * KW)
+    for step in range(0, steps):
+        if TAPS:
+            at = step * DEPTH + tl.arange(0, DEPTH)
+            tap, c = at // C, at % C
+            in_c = at < depth
+            a, b = (tap // KW)[None, :], (tap % KW)[None, :]
+        else:
+            tap = step // blocks
+            c = step % blocks * DEPTH + tl.arange(0, DEPTH)
+            in_c = c < C
+            a, b = tap // KW, tap % KW
+        if BACK:
+            p, q = i[:, None] + PAD_H - a, j[:, None] + PAD_W - b
+            inside = (p >= 0) & (q >= 0) & (p % STRIDE_H == 0) & (q % STRIDE_W == 0)
+            p, q = p // STRIDE_H, q // STRIDE_W
+            inside = inside & (p < H) & (q < W)
+        else:
+            p, q = i[:, None] * STRIDE_H - PAD_H + a, j[:, None] * STRIDE_W - PAD_W + b
+            inside = (p >= 0) & (p < H) & (q >= 0) & (q < W)
+        at_image = ((n[:, None] * H + p) * W + q).to(tl.int64) * image_stride + image_k + c[None, :]
+        left = tl.load(images + at_image, mask=inside & there[:, None] & in_c[None, :], other=0.0)
+        at_weight = (tap * w_tap + c * w_in)[:, None] + (o * w_out)[None, :]
+        right = tl.load(weights + at_weight, mask=in_c[:, None] & in_o[None, :], other=0.0)
+        if PRECISION == "bf16":
+            acc = tl.dot(left.to(tl.bfloat16), right.to(tl.bfloat16), acc)
+        else:
+            acc = tl.dot(left, right, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
+def _product(
+    many, weights, weights_task, one, dweights, dweights_task, dweights_k, out, N, K,
+    w_tap, w_in, w_out,
+    H: tl.constexpr, W: tl.constexpr, Ho: tl.constexpr, Wo: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr, PAD_W: tl.constexpr, BACK: tl.constexpr, TAPS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """out [T, N, Ho, Wo, K, O] of images [T, N, H, W, K, C] and [T, N, H, W, C]."""
+    k = tl.program_id(0) % K
+    tiles = tl.cdiv(N * Ho * Wo, ROWS)
+    row = tl.program_id(0) // K % tiles * ROWS + tl.arange(0, ROWS)
+    task = (tl.program_id(0) // K // tiles).to(tl.int64)
+    o = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    there, in_o = row < N * Ho * Wo, o < O
+    n, i, j = row // (Ho * Wo), row // Wo % Ho, row % Wo
+    acc = tl.zeros((ROWS, COLUMNS), tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32)
+    if many is not None:
+        acc = _term(
+            acc, many + task * N * H * W * K * C, K * C, k * C, weights + task * weights_task, w_tap, w_in, w_out,
+            n, i, j, there, o, in_o, H, W, C, KH, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, BACK, TAPS, DEPTH, PRECISION,
+        )  # fmt: skip
+    if one is not None:
+        dweights += task * dweights_task + k.to(tl.int64) * dweights_k
+        acc = _term(
+            acc, one + task * N * H * W * C, C, 0, dweights, w_tap, w_in, w_out,
+            n, i, j, there, o, in_o, H, W, C, KH, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, BACK, TAPS, DEPTH, PRECISION,
+        )  # fmt: skip
+    at = (task * N * Ho * Wo + row)[:, None] * K * O + k * O + o[None, :]
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=there[:, None] & in_o[None, :])
+
+
+@triton.jit
+def _gram_term(
+    acc, images, image_stride, image_k, gy, gy_stride, gy_k, first, last, tap, c, in_row, o, in_o,
+    H: tl.constexpr, W: tl.constexpr, Ho: tl.constexpr, Wo: tl.constexpr, KW: tl.constexpr,
+    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
+    DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """acc + Σ images · ȳ over positions first … last − 1 of a task."""
+    a, b = (tap // KW)[:, None], (tap % KW)[:, None]
+    for start in range(first, last, DEPTH):
+        row = start + tl.arange(0, DEPTH)
+        there = row < last
+        n, i, j = row // (Ho * Wo), row // Wo % Ho, row % Wo
+        p, q = i[None, :] * STRIDE_H - PAD_H + a, j[None, :] * STRIDE_W - PAD_W + b
+        inside = (p >= 0) & (p < H) & (q >= 0) & (q < W) & there[None, :]
+        at_image = ((n[None, :] * H + p) * W + q).to(tl.int64) * image_stride + image_k + c[:, None]
+        left = tl.load(images + at_image, mask=inside & in_row[:, None], other=0.0)
+        at_gy = row.to(tl.int64)[:, None] * gy_stride + gy_k + o[None, :]
+        right = tl.load(gy + at_gy, mask=there[:, None] & in_o[None, :], other=0.0)
+        if PRECISION == "bf16":
+            acc = tl.dot(left.to(tl.bfloat16), right.to(tl.bfloat16), acc)
+        else:
+            acc = tl.dot(left, right, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
+def _gram(
+    x, many, dx, one, out, T, N, K, each,
+    H: tl.constexpr, W: tl.constexpr, Ho: tl.constexpr, Wo: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr, PAD_W: tl.constexpr, TOTAL: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """out [splits, T or 1, K, KH·KW·C, O]; a split has `each` positions of a task, or with TOTAL `each` tasks."""
+    k = tl.program_id(0) % K
+    rows = tl.program_id(0) // K * ROWS + tl.arange(0, ROWS)
+    in_row = rows < KH * KW * C
+    tap, c = rows // C, rows % C
+    o = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    in_o = o < O
+    split = tl.program_id(2)
+    acc = tl.zeros((ROWS, COLUMNS), tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32)
+    if TOTAL:
+        task, last_task, first, last = split * each, tl.minimum(split * each + each, T), 0, N * Ho * Wo
+    else:
+        task = split % T
+        last_task = task + 1
+        first = split // T * each
+        last = tl.minimum(first + each, N * Ho * Wo)
+    wide = tl.full((), 1, tl.int64)  # offsets of tasks may pass 2³¹
+    for t in range(task, last_task):
+        image, position = wide * t * N * H * W, wide * t * N * Ho * Wo
+        if x is not None:
+            acc = _gram_term(
+                acc, x + image * C, C, 0, many + position * K * O, K * O, k * O, first, last, tap, c, in_row, o, in_o,
+                H, W, Ho, Wo, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DEPTH, PRECISION,
+            )  # fmt: skip
+        if dx is not None:
+            acc = _gram_term(
+                acc, dx + image * K * C, K * C, k * C, one + position * O, O, 0, first, last, tap, c, in_row, o, in_o,
+                H, W, Ho, Wo, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DEPTH, PRECISION,
+            )  # fmt: skip
+    at = ((split * K + k).to(tl.int64) * KH * KW * C + rows)[:, None] * O + o[None, :]
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=in_row[:, None] & in_o[None, :])
+
+
+# ---- launchers --------------------------------------------------------------------------------------------------
+
+FEW_CHANNELS = 16
+SPLIT_POSITIONS = 16_384
+
+# Positions a tile, the step of its inner index, and warps, by what products are made of: as large as registers hold.
+TILES = {
+    "ieee": (64, 16, 8),
+    "fp64": (64, 16, 4),
+    "tf32": (128, 32, 4),
+    "tf32x3": (64, 16, 4),
+    "bf16": (128, 32, 4),
+}
+
+GRAM_TILES = {
+    "ieee": {"ROWS": 32, "DEPTH": 16, "num_warps": 4},
+    "tf32": {"ROWS": 64, "DEPTH": 32, "num_warps": 8},
+    "tf32x3": {"ROWS": 64, "DEPTH": 16, "num_warps": 4},
+    "bf16": {"ROWS": 64, "DEPTH": 16, "num_warps": 4},
+}
+
+
+def _tile(precision: str, out: Tensor, columns: int) -> dict[str, int | str]:
+    rows, depth, warps = TILES["fp64" if out.dtype == torch.float64 else precision]
+    return {
+        "ROWS": rows,
+        "COLUMNS": min(64, max(16, triton.next_power_of_2(columns))),
+        "DEPTH": depth,
+        "PRECISION": precision,
+        "num_warps": warps,
+        "num_stages": 2,
+    }
+
+
+class _Geometry(NamedTuple):
+    """What a launch is compiled for."""
+
+    H: int
+    W: int
+    Ho: int
+    Wo: int
+    C: int
+    O: int
+    KH: int
+    KW: int
+    STRIDE_H: int
+    STRIDE_W: int
+    PAD_H: int
+    PAD_W: int
+
+    def back(self) -> _Geometry:
+        """That of the adjoint, whose images are this one's outputs."""
+        return self._replace(H=self.Ho, W=self.Wo, Ho=self.H, Wo=self.W, C=self.O, O=self.C)
+
+
+def _launch_product(
+    many: Tensor | None, weights: Tensor | None, one: Tensor | None, dweights: Tensor | None, out: Tensor,
+    T: int, N: int, K: int, g: _Geometry, back: bool, precision: str,
+) -> None:  # fmt: skip
+    """Weights are [T or 1, taps, I, O] and [T or 1, K, taps, I, O]; forwards g.C is I, back it is O."""
+    tile = _tile(_precision(precision, out), out, g.O)
+    size = g.KH * g.KW * g.C * g.O
+    strides = (g.C * g.O, 1, g.C) if back else (g.C * g.O, g.O, 1)
+    grid = (K * triton.cdiv(N * g.Ho * g.Wo, tile["ROWS"]) * T, triton.cdiv(g.O, tile["COLUMNS"]))
+    _product[grid](
+        many, weights, size if weights is not None and len(weights) > 1 else 0,
+        one, dweights, K * size if dweights is not None and len(dweights) > 1 else 0, size,
+        out, N, K, *strides, **g._asdict(), BACK=back, TAPS=g.C < FEW_CHANNELS, **tile,
+    )  # fmt: skip
+
+
+def _precision(precision: str, out: Tensor) -> str:
+    """As `tl.dot` spells it, and bf16; float64 is exact whatever the setting."""
+    return "ieee" if precision == "fp32" or out.dtype == torch.float64 else precision
+
+
+def conv_push(
+    dx: Tensor | None, w: Tensor | None, x: Tensor | None, dw: Tensor | None, y: Tensor,
+    T: int, N: int, K: int, H: int, W: int, Ho: int, Wo: int, C: int, O: int, kernel_h: int, kernel_w: int,
+    stride_h: int, stride_w: int, padding_h: int, padding_w: int, precision: str,
+) -> None:  # fmt: skip
+    """y = dx ∗ w + x ∗ dw."""
+    g = _Geometry(H, W, Ho, Wo, C, O, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w)
+    _launch_product(dx, w, x, dw, y, T, N, K, g, False, precision)
+
+
+def conv_pull(
+    gy: Tensor | None, w: Tensor | None, gy1: Tensor | None, dw: Tensor | None, gx: Tensor,
+    T: int, N: int, K: int, H: int, W: int, Ho: int, Wo: int, C: int, O: int, kernel_h: int, kernel_w: int,
+    stride_h: int, stride_w: int, padding_h: int, padding_w: int, precision: str,
+) -> None:  # fmt: skip
+    """x̄: the adjoint of `conv_push` in dx at gy, and in x at gy1."""
+    g = _Geometry(H, W, Ho, Wo, C, O, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w)
+    _launch_product(gy, w, gy1, dw, gx, T, N, K, g.back(), True, precision)
+
+
+def conv_gram(
+    x: Tensor | None, gy: Tensor | None, dx: Tensor | None, gy1: Tensor | None, gw: Tensor,
+    T: int, N: int, K: int, H: int, W: int, Ho: int, Wo: int, C: int, O: int, kernel_h: int, kernel_w: int,
+    stride_h: int, stride_w: int, padding_h: int, padding_w: int, total: int, precision: str,
+) -> None:  # fmt: skip
+    """w̄ [T, K, taps, C, O], or with `total` their sum over tasks, [1, K, taps, C, O]."""
+    g = _Geometry(H, W, Ho, Wo, C, O, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w)
+    rows, positions = kernel_h * kernel_w * C, N * Ho * Wo
+    tile = _tile(_precision(precision, gw), gw, O) | GRAM_TILES[_precision(precision, gw)]
+    if rows <= 32:
+        tile["ROWS"] = 16
+    if total:
+        each = max(1, SPLIT_POSITIONS // positions)
+        parts = triton.cdiv(T, each)
+        splits = parts
+    else:
+        each = SPLIT_POSITIONS
+        parts = triton.cdiv(positions, each)
+        splits = parts * T
+    out = gw if parts == 1 else gw.new_empty(parts, *gw.shape)
+    grid = (K * triton.cdiv(rows, tile["ROWS"]), triton.cdiv(O, tile["COLUMNS"]), splits)
+    _gram[grid](x, gy, dx, gy1, out, T, N, K, each, **g._asdict(), TOTAL=bool(total), **tile)
+    if parts > 1:
+        torch.sum(out, 0, out=gw)
+
+
+def cards() -> list[Card]:
+    """Conv4-64's blocks: grey images and 64 channels, 8 tasks of 100 images, 8 tangents; every precision."""
+    made = []
+    for C, precision, dtype in (
+        (64, "fp32", torch.float32), (64, "tf32", torch.float32), (64, "tf32x3", torch.float32),
+        (64, "bf16", torch.float32), (64, "fp32", torch.float64), (16, "fp32", torch.float32),
+        (1, "fp32", torch.float32), (1, "tf32x3", torch.float32), (1, "fp32", torch.float64),
+    ):  # fmt: skip
+        T, N, H, W, K, O = 8, 100, 14, 14, 8, 64
+        unit = "fp64" if dtype == torch.float64 else precision
+        x, dx = meta(T, N, H, W, C, dtype=dtype), meta(T, N, H, W, K, C, dtype=dtype)
+        y, dy = meta(T, N, H, W, O, dtype=dtype), meta(T, N, H, W, K, O, dtype=dtype)
+        w, dw = meta(1, 9, C, O, dtype=dtype), meta(1, K, 9, C, O, dtype=dtype)
+        sizes = (T, N, K, H, W, H, W, C, O, 3, 3, 1, 1, 1, 1)
+        flops = 2 * T * N * H * W * K * 9 * C * O
+        for launcher, terms, arguments in (
+            (conv_push, 2, (dx, w, x, dw, dy, *sizes, precision)),
+            (conv_pull, 1, (dy, w, None, None, dx, *sizes, precision)),
+            (conv_pull, 2, (dy, w, y, dw, dx, *sizes, precision)),
+            (conv_gram, 1, (x, dy, None, None, dw, *sizes, 1, precision)),
+            (conv_gram, 2, (x, dy, dx, y, meta(T, K, 9, C, O, dtype=dtype), *sizes, 0, precision)),
+        ):
+            name = f"convolution/{launcher.__name__}/{unit}/{C} channels, {terms} terms"
+            made += drawn(name, launcher, *arguments, flops=terms * flops, unit=unit, padded=C > 1)
+    return made

@@ -1,0 +1,547 @@
+"""Normalisation, activation and max pool with their tangents and cotangents: csrc/cpu/norm_act_pool.cpp on a GPU.
+
+All are bound by memory. A tile is [positions, tangents, channels]: what the K tangents of a position share (x, x̂,
+slope, winner) is read once for TANGENTS of them, and channels lie side by side, so that rows of a multiple of four load
+and store 128 bits a thread. Whatever is summed over a task's positions is summed by one program, tile after tile: the
+order depends on the positions and on C, never on T or K. Bytes, with e the size of a number and κ = ⌈K / TANGENTS⌉:
+
+    gather   e·P·(K + κ)C + e·Q·KC + 4Q·κC          P positions of x, Q of y; where windows overlap, dx is read again
+    jvp      e·Q·(2K + 2κ)C
+    affine   e·Q·(K + 2κ)C
+    vjp      e·P·(K + κ)C + e·Q·(K + κ)C + 4P·κC    the winner is read at every position of its window
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from tlxml_fast.kernels.card import Card, drawn, meta
+from torch import Tensor
+
+TANGENTS = 4  # a tile without tangents must still have four numbers a thread, for 128-bit accesses
+TILE = {torch.float32: 2048, torch.float64: 1024}  # numbers, where there are TANGENTS of them
+EACH = 8  # tiles that a program takes one after another, where it has what is the same for all positions
+WARPS = 4
+
+
+@triton.jit
+def _place(row, rows, columns):
+    """(image, i, j) of a position counted over images of rows × columns."""
+    return row // (rows * columns), row // columns % rows, row % columns
+
+
+@triton.jit
+def _vector(pointer, c, in_c):
+    """A [C] vector of the task as [1, 1, channels]."""
+    return tl.load(pointer + c, mask=in_c, other=0.0)[None, None, :]
+
+
+@triton.jit
+def _item(K, C, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr):
+    """The task of this program, its tangents [1, TANGENTS, 1], its channels, and which of both there are."""
+    blocks = tl.cdiv(K, TANGENTS)
+    item = tl.program_id(0)
+    k = item % blocks * TANGENTS + tl.arange(0, TANGENTS)
+    item = item // blocks
+    c = item % tl.cdiv(C, CHANNELS) * CHANNELS + tl.arange(0, CHANNELS)
+    task = (item // tl.cdiv(C, CHANNELS)).to(tl.int64)
+    return task, k[None, :, None], c, c < C, k[None, :, None] < K
+
+
+@triton.jit
+def _channel_moments(x, mean, var, P, C, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
+    blocks = tl.cdiv(C, CHANNELS)
+    task = (tl.program_id(0) // blocks).to(tl.int64)
+    c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
+    x += task * P * C
+    total = tl.zeros((POSITIONS, CHANNELS), x.dtype.element_ty)
+    for first in range(0, P, POSITIONS):
+        p = first + tl.arange(0, POSITIONS)[:, None]
+        total += tl.load(x + p.to(tl.int64) * C + c, mask=(p < P) & (c < C), other=0.0)
+    centre = tl.sum(total, 0) / P
+    tl.store(mean + task * C + c, centre, mask=c < C)
+    total = tl.zeros((POSITIONS, CHANNELS), x.dtype.element_ty)
+    for first in range(0, P, POSITIONS):
+        p = first + tl.arange(0, POSITIONS)[:, None]
+        inside = (p < P) & (c < C)
+        apart = tl.load(x + p.to(tl.int64) * C + c, mask=inside, other=0.0) - centre[None, :]
+        total += tl.where(inside, apart * apart, 0.0)
+    tl.store(var + task * C + c, tl.sum(total, 0) / P, mask=c < C)
+
+
+@triton.jit
+def _forward(
+    x, mean, rstd, gamma, beta, y, x_hat, slope, winner, N, H, W, C, Ho, Wo,
+    LEAK: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    task = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    in_c = c < C
+    row = tl.program_id(1) * POSITIONS + tl.arange(0, POSITIONS)
+    n, i, j = _place(row, Ho, Wo)
+    there = row < N * Ho * Wo
+    mu = tl.load(mean + task * C + c, mask=in_c, other=0.0)[None, :]
+    r = tl.load(rstd + task * C + c, mask=in_c, other=0.0)[None, :]
+    g = tl.load(gamma + task * C + c, mask=in_c, other=0.0)[None, :]
+    b = tl.load(beta + task * C + c, mask=in_c, other=0.0)[None, :]
+    x += task * N * H * W * C
+    best = tl.full((POSITIONS, CHANNELS), float("-inf"), x.dtype.element_ty)
+    hat = tl.zeros((POSITIONS, CHANNELS), x.dtype.element_ty)
+    place = tl.full((POSITIONS, CHANNELS), -1, tl.int32)
+    for tap in tl.static_range(KERNEL * KERNEL):
+        p, q = i * STRIDE - PADDING + tap // KERNEL, j * STRIDE - PADDING + tap % KERNEL
+        inside = (there & (p >= 0) & (p < H) & (q >= 0) & (q < W))[:, None] & in_c[None, :]
+        at = ((n * H + p) * W + q).to(tl.int64)[:, None] * C + c[None, :]
+        h = (tl.load(x + at, mask=inside, other=0.0) - mu) * r
+        z = g * h + b
+        z = tl.where(z > 0, z, LEAK * z)
+        # the first place of the window, then whatever is better; a NaN wins, as in torch
+        better = inside & ((place < 0) | (z > best) | (z != z))
+        best, hat, place = tl.where(better, z, best), tl.where(better, h, hat), tl.where(better, tap, place)
+    out = (task * N * Ho * Wo + row)[:, None] * C + c[None, :]
+    mask = there[:, None] & in_c[None, :]
+    tl.store(y + out, best, mask=mask)
+    tl.store(x_hat + out, hat, mask=mask)
+    one = tl.full(best.shape, 1.0, best.dtype)
+    tl.store(slope + out, tl.where(best > 0, one, LEAK * one), mask=mask)
+    tl.store(winner + out, place, mask=mask)
+
+
+@triton.jit
+def _gather(
+    dx, x, mean, rstd, winner, chosen, sums, N, H, W, K, C, Ho, Wo, rows, columns, each,
+    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SUMS: tl.constexpr, APART: tl.constexpr,
+    POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Over windows [rows, columns] of every image, `each` a program. Where windows lie APART, some of them beyond the
+    pool's own, every position is in one, and is summed with it; else positions are summed by themselves."""
+    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    image = task * N * H * W
+    mu, r = _vector(mean + task * C, c, in_c), _vector(rstd + task * C, c, in_c)
+    first_sum = tl.zeros((POSITIONS, TANGENTS, CHANNELS), dx.dtype.element_ty)
+    second_sum = tl.zeros((POSITIONS, TANGENTS, CHANNELS), dx.dtype.element_ty)
+    begin = tl.program_id(1) * each
+    for first in range(begin, tl.minimum(begin + each, N * rows * columns), POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        n, i, j = _place(row, rows, columns)
+        there = row < tl.minimum(begin + each, N * rows * columns)
+        of_pool = there & (i < Ho) & (j < Wo)
+        out = ((task * N + n) * Ho + i) * Wo + j
+        won = tl.load(winner + out * C + c[None, None, :], mask=of_pool & in_c[None, None, :], other=-1)
+        best = tl.zeros((POSITIONS, TANGENTS, CHANNELS), dx.dtype.element_ty)
+        for tap in range(KERNEL * KERNEL):
+            p, q = i * STRIDE - PADDING + tap // KERNEL, j * STRIDE - PADDING + tap % KERNEL
+            inside = there & (p >= 0) & (p < H) & (q >= 0) & (q < W)
+            at = image + (n * H + p) * W + q
+            d = tl.load(dx + at * K * C + kc, mask=inside & lanes, other=0.0)
+            best = tl.where(won == tap, d, best)
+            if SUMS and APART:
+                here = tl.load(x + at * C + c[None, None, :], mask=inside & in_c[None, None, :], other=0.0)
+                first_sum += d
+                second_sum += (here - mu) * r * d
+        tl.store(chosen + out * K * C + kc, best, mask=of_pool & lanes)
+    if SUMS and not APART:
+        for first in range(0, N * H * W, POSITIONS):
+            row = first + tl.arange(0, POSITIONS)[:, None, None]
+            there = row < N * H * W
+            d = tl.load(dx + (image + row) * K * C + kc, mask=there & lanes, other=0.0)
+            here = tl.load(
+                x + (image + row) * C + c[None, None, :], mask=there & in_c[None, None, :], other=0.0
+            )
+            first_sum += d
+            second_sum += (here - mu) * r * d
+    if SUMS:
+        sums += task * 2 * K * C
+        tl.store(sums + kc, tl.sum(first_sum, 0)[None], mask=lanes)
+        tl.store(sums + K * C + kc, tl.sum(second_sum, 0)[None], mask=lanes)
+
+
+@triton.jit
+def _jvp(
+    chosen, moments, dgamma, dbeta, rstd, gamma, x_hat, slope, dy, Q, K, C,
+    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    scale, g = _vector(rstd + task * C, c, in_c), _vector(gamma + task * C, c, in_c)
+    scale = g * scale
+    one = -scale * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
+    hat = -scale * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    if dbeta is not None:
+        one += tl.load(dbeta + task * K * C + kc, mask=lanes, other=0.0)
+    if dgamma is not None:
+        hat += tl.load(dgamma + task * K * C + kc, mask=lanes, other=0.0)
+    begin = tl.program_id(1) * EACH * POSITIONS
+    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, Q), POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        there, out = row < Q, task * Q + row
+        shared = there & in_c[None, None, :]
+        xh = tl.load(x_hat + out * C + c[None, None, :], mask=shared, other=0.0)
+        s = tl.load(slope + out * C + c[None, None, :], mask=shared, other=0.0)
+        d = tl.load(chosen + out * K * C + kc, mask=there & lanes, other=0.0)
+        tl.store(dy + out * K * C + kc, s * (scale * d + one + hat * xh), mask=there & lanes)
+
+
+@triton.jit
+def _affine(
+    gy, x_hat, slope, gaffine, Q, K, C,
+    POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    gbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
+    ggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
+    for first in range(0, Q, POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        there, out = row < Q, task * Q + row
+        shared = there & in_c[None, None, :]
+        xh = tl.load(x_hat + out * C + c[None, None, :], mask=shared, other=0.0)
+        s = tl.load(slope + out * C + c[None, None, :], mask=shared, other=0.0)
+        s = s * tl.load(gy + out * K * C + kc, mask=there & lanes, other=0.0)
+        gbeta += s
+        ggamma += s * xh
+    gaffine += task * 2 * K * C
+    tl.store(gaffine + kc, tl.sum(gbeta, 0)[None], mask=lanes)
+    tl.store(gaffine + K * C + kc, tl.sum(ggamma, 0)[None], mask=lanes)
+
+
+@triton.jit
+def _vjp(
+    gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, count, N, H, W, K, C, Ho, Wo,
+    BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    WINDOWS: tl.constexpr,
+    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Position by position, from the WINDOWS × WINDOWS windows that may hold it."""
+    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    mu, r = _vector(mean + task * C, c, in_c), _vector(rstd + task * C, c, in_c)
+    scale = _vector(gamma + task * C, c, in_c) * r
+    share = -scale / count if BATCH else tl.zeros_like(scale)
+    one = share * tl.load(gaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
+    hat = share * tl.load(gaffine + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    begin = tl.program_id(1) * EACH * POSITIONS
+    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, N * H * W), POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        there, at = row < N * H * W, task * N * H * W + row
+        n, p, q = _place(row, H, W)
+        here = tl.load(x + at * C + c[None, None, :], mask=there & in_c[None, None, :], other=0.0)
+        g = one + hat * ((here - mu) * r)
+        for window in tl.static_range(WINDOWS * WINDOWS):
+            i = (p + PADDING) // STRIDE - window // WINDOWS
+            j = (q + PADDING) // STRIDE - window % WINDOWS
+            a, b = p + PADDING - i * STRIDE, q + PADDING - j * STRIDE
+            inside = there & (i >= 0) & (i < Ho) & (j >= 0) & (j < Wo) & (a < KERNEL) & (b < KERNEL)
+            out = ((task * N + n) * Ho + i) * Wo + j
+            won = tl.load(winner + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=-1)
+            # masks that channels share leave loads wide; the sectors are the same
+            s = tl.load(slope + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=0.0)
+            s = s * tl.load(gy + out * K * C + kc, mask=inside & lanes, other=0.0)
+            g += tl.where(won == a * KERNEL + b, scale * s, 0.0)
+        tl.store(gx + at * K * C + kc, g, mask=there & lanes)
+
+
+@triton.jit
+def _second_order(
+    gy, dgy, chosen, x_hat, slope, curve, out, one, hat, r, g, dg, db, k, K, C, c, kc, mask, shared,
+):  # fmt: skip
+    """ds, s, dx̂ and x̂ at outputs: what the sums and the scattered values of the JVP of the VJP are made of."""
+    xh = tl.load(x_hat + out * C + c, mask=shared, other=0.0)
+    s = tl.load(slope + out * C + c, mask=shared, other=0.0)
+    primal = tl.load(gy + out * C + c, mask=shared, other=0.0)
+    dx_hat = r * tl.load(chosen + out * K * C + kc, mask=mask, other=0.0) + one + hat * xh
+    ds = s * tl.load(dgy + out * K * C + kc, mask=mask, other=0.0)
+    if curve is not None:
+        ds += tl.load(curve + out * C + c, mask=shared, other=0.0) * (g * dx_hat + dg * xh + db) * primal
+    return ds, s * primal, dx_hat, xh
+
+
+@triton.jit
+def _tangents_of_affine(moments, dgamma, dbeta, r, task, K, C, kc, lanes):
+    """Of x̂'s constants, γ and β: dx̂ = r dx + one + hat x̂."""
+    one = -r * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
+    hat = -r * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    dg, db = tl.zeros_like(one), tl.zeros_like(one)
+    if dgamma is not None:
+        dg = tl.load(dgamma + task * K * C + kc, mask=lanes, other=0.0)
+    if dbeta is not None:
+        db = tl.load(dbeta + task * K * C + kc, mask=lanes, other=0.0)
+    return one, hat, dg, db
+
+
+@triton.jit
+def _hvp_affine(
+    gy, dgy, chosen, dgamma, dbeta, moments, rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C,
+    POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    r, g = _vector(rstd + task * C, c, in_c), _vector(gamma + task * C, c, in_c)
+    one, hat, dg, db = _tangents_of_affine(moments, dgamma, dbeta, r, task, K, C, kc, lanes)
+    dgbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
+    dggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
+    for first in range(0, Q, POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        there = row < Q
+        ds, s, dx_hat, xh = _second_order(
+            gy, dgy, chosen, x_hat, slope, curve, task * Q + row, one, hat, r, g, dg, db, k, K, C,
+            c[None, None, :], kc, there & lanes, there & in_c[None, None, :],
+        )  # fmt: skip
+        dgbeta += ds
+        dggamma += ds * xh + s * dx_hat
+    dgaffine += task * 2 * K * C
+    tl.store(dgaffine + kc, tl.sum(dgbeta, 0)[None], mask=lanes)
+    tl.store(dgaffine + K * C + kc, tl.sum(dggamma, 0)[None], mask=lanes)
+
+
+@triton.jit
+def _hvp(
+    gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments, x, mean, rstd, gamma, x_hat, slope, curve, winner,
+    dgx, dgaffine, count, N, H, W, K, C, Ho, Wo,
+    BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    WINDOWS: tl.constexpr,
+    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    mu, r = _vector(mean + task * C, c, in_c), _vector(rstd + task * C, c, in_c)
+    g = _vector(gamma + task * C, c, in_c)
+    one, hat, dg, db = _tangents_of_affine(moments, dgamma, dbeta, r, task, K, C, kc, lanes)
+    gbeta, ggamma = _vector(gaffine + task * 2 * C, c, in_c), _vector(gaffine + (task * 2 + 1) * C, c, in_c)
+    share = -r / count if BATCH else tl.zeros_like(r)
+    dgbeta = tl.load(dgaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
+    dggamma = tl.load(dgaffine + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    begin = tl.program_id(1) * EACH * POSITIONS
+    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, N * H * W), POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        there, at = row < N * H * W, task * N * H * W + row
+        n, p, q = _place(row, H, W)
+        shared = there & in_c[None, None, :]
+        xh = (tl.load(x + at * C + c[None, None, :], mask=shared, other=0.0) - mu) * r
+        primal = tl.load(gx + at * C + c[None, None, :], mask=shared, other=0.0)
+        d = tl.load(dx + at * K * C + kc, mask=there & lanes, other=0.0)
+        total = share * (g * (dgbeta + one * ggamma) + dg * gbeta)
+        total += share * (g * (dggamma + hat * ggamma) + dg * ggamma) * xh
+        total += share * g * r * ggamma * d + hat * primal
+        for window in tl.static_range(WINDOWS * WINDOWS):
+            i = (p + PADDING) // STRIDE - window // WINDOWS
+            j = (q + PADDING) // STRIDE - window % WINDOWS
+            a, b = p + PADDING - i * STRIDE, q + PADDING - j * STRIDE
+            inside = there & (i >= 0) & (i < Ho) & (j >= 0) & (j < Wo) & (a < KERNEL) & (b < KERNEL)
+            out = ((task * N + n) * Ho + i) * Wo + j
+            won = tl.load(winner + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=-1)
+            ds, s, _, _ = _second_order(
+                gy, dgy, chosen, x_hat, slope, curve, out, one, hat, r, g, dg, db, k, K, C,
+                c[None, None, :], kc, inside & lanes, inside & in_c[None, None, :],
+            )  # fmt: skip
+            total += tl.where(won == a * KERNEL + b, r * (g * ds + dg * s), 0.0)
+        tl.store(dgx + at * K * C + kc, total, mask=there & lanes)
+
+
+# ---- launchers --------------------------------------------------------------------------------------------------
+
+
+def _tile(like: Tensor, K: int, C: int) -> dict[str, int]:
+    """POSITIONS depends on C alone, so that sums over positions do not depend on K."""
+    channels = min(64, max(4, triton.next_power_of_2(C)))
+    return {
+        "POSITIONS": TILE[like.dtype] // (TANGENTS * channels),
+        "TANGENTS": min(TANGENTS, triton.next_power_of_2(K)),
+        "CHANNELS": channels,
+    }
+
+
+def _items(T: int, K: int, C: int, tile: dict[str, int]) -> int:
+    return T * triton.cdiv(K, tile["TANGENTS"]) * triton.cdiv(C, tile["CHANNELS"])
+
+
+def _windows(kernel: int, stride: int) -> int:
+    """How many windows in a row may hold a position."""
+    return triton.cdiv(kernel, stride)
+
+
+def _count(inverse_count: float) -> int:
+    """M of 1/M: a kernel's own numbers arrive in float32, which is not enough for float64."""
+    return round(1 / inverse_count) if inverse_count else 0
+
+
+def channel_moments(x: Tensor, mean: Tensor, var: Tensor, T: int, P: int, C: int) -> None:
+    """Mean and variance of each task's channels."""
+    channels = min(64, max(4, triton.next_power_of_2(C)))
+    positions = TILE[x.dtype] // channels
+    _channel_moments[(T * triton.cdiv(C, channels),)](
+        x, mean, var, P, C, POSITIONS=positions, CHANNELS=channels, num_warps=WARPS
+    )
+
+
+def norm_act_pool(
+    x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, beta: Tensor, y: Tensor, x_hat: Tensor, slope: Tensor,
+    winner: Tensor, T: int, N: int, H: int, W: int, C: int, Ho: int, Wo: int, kernel: int, stride: int, padding: int,
+    leak: float,
+) -> None:  # fmt: skip
+    """y = pool(act(γx̂ + β)), and what its derivatives need."""
+    channels = min(64, max(4, triton.next_power_of_2(C)))
+    positions = TILE[x.dtype] // 2 // channels
+    grid = (T, triton.cdiv(N * Ho * Wo, positions), triton.cdiv(C, channels))
+    _forward[grid](
+        x, mean, rstd, gamma, beta, y, x_hat, slope, winner, N, H, W, C, Ho, Wo,
+        LEAK=leak, KERNEL=kernel, STRIDE=stride, PADDING=padding, POSITIONS=positions, CHANNELS=channels,
+        num_warps=WARPS,
+    )  # fmt: skip
+
+
+def norm_act_pool_gather(
+    dx: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, winner: Tensor, chosen: Tensor, sums: Tensor | None,
+    T: int, N: int, H: int, W: int, K: int, C: int, Ho: int, Wo: int, kernel: int, stride: int, padding: int,
+) -> None:  # fmt: skip
+    """ẋ at the winners, and the sums of ẋ and x̂ẋ over positions."""
+    tile = _tile(dx, K, C)
+    apart = kernel == stride and padding == 0
+    rows, columns = (triton.cdiv(H, stride), triton.cdiv(W, stride)) if apart else (Ho, Wo)
+    windows = N * max(rows, Ho) * max(columns, Wo)
+    each = windows if sums is not None else EACH * tile["POSITIONS"]
+    _gather[(_items(T, K, C, tile), triton.cdiv(windows, each))](
+        dx, x, mean, rstd, winner, chosen, sums, N, H, W, K, C, Ho, Wo, max(rows, Ho), max(columns, Wo), each,
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=sums is not None, APART=apart, num_warps=WARPS, **tile,
+    )  # fmt: skip
+
+
+def norm_act_pool_jvp(
+    chosen: Tensor, moments: Tensor, dgamma: Tensor | None, dbeta: Tensor | None, rstd: Tensor, gamma: Tensor,
+    x_hat: Tensor, slope: Tensor, dy: Tensor, T: int, N: int, K: int, C: int, Ho: int, Wo: int,
+) -> None:  # fmt: skip
+    """ẏ of what `norm_act_pool_gather` found."""
+    tile, Q = _tile(chosen, K, C), N * Ho * Wo
+    _jvp[(_items(T, K, C, tile), triton.cdiv(Q, EACH * tile["POSITIONS"]))](
+        chosen,
+        moments,
+        dgamma,
+        dbeta,
+        rstd,
+        gamma,
+        x_hat,
+        slope,
+        dy,
+        Q,
+        K,
+        C,
+        EACH=EACH,
+        num_warps=WARPS,
+        **tile,
+    )
+
+
+def norm_act_pool_affine(
+    gy: Tensor,
+    x_hat: Tensor,
+    slope: Tensor,
+    gaffine: Tensor,
+    T: int,
+    N: int,
+    K: int,
+    C: int,
+    Ho: int,
+    Wo: int,
+) -> None:
+    """β̄ and γ̄."""
+    tile = _tile(gy, K, C)
+    _affine[(_items(T, K, C, tile),)](gy, x_hat, slope, gaffine, N * Ho * Wo, K, C, num_warps=WARPS, **tile)
+
+
+def norm_act_pool_vjp(
+    gy: Tensor, gaffine: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, slope: Tensor, winner: Tensor,
+    gx: Tensor, T: int, N: int, H: int, W: int, K: int, C: int, Ho: int, Wo: int, kernel: int, stride: int,
+    padding: int, inverse_count: float,
+) -> None:  # fmt: skip
+    """x̄."""
+    tile = _tile(gy, K, C)
+    _vjp[(_items(T, K, C, tile), triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
+        gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, _count(inverse_count), N, H, W, K, C, Ho, Wo,
+        BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=_windows(kernel, stride),
+        EACH=EACH, num_warps=WARPS, **tile,
+    )  # fmt: skip
+
+
+def norm_act_pool_hvp(
+    gy: Tensor, gx: Tensor, gaffine: Tensor, dgy: Tensor, dx: Tensor, chosen: Tensor, dgamma: Tensor | None,
+    dbeta: Tensor | None, moments: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, x_hat: Tensor,
+    slope: Tensor, curve: Tensor | None, winner: Tensor, dgx: Tensor, dgaffine: Tensor,
+    T: int, N: int, H: int, W: int, K: int, C: int, Ho: int, Wo: int, kernel: int, stride: int, padding: int,
+    inverse_count: float,
+) -> None:  # fmt: skip
+    """The tangents of x̄, β̄ and γ̄."""
+    tile = _tile(gy, K, C)
+    items = _items(T, K, C, tile)
+    _hvp_affine[(items,)](
+        gy, dgy, chosen, dgamma, dbeta, moments, rstd, gamma, x_hat, slope, curve, dgaffine, N * Ho * Wo, K, C,
+        num_warps=WARPS, **tile,
+    )  # fmt: skip
+    _hvp[(items, triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
+        gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments, x, mean, rstd, gamma, x_hat, slope, curve, winner,
+        dgx, dgaffine, _count(inverse_count), N, H, W, K, C, Ho, Wo,
+        BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=_windows(kernel, stride),
+        EACH=EACH, num_warps=WARPS, **tile,
+    )  # fmt: skip
+
+
+def cards() -> list[Card]:
+    """Conv4-64's first block with 8 tasks of 100 images; 8 tangents, or a single one; and float64."""
+    made = []
+    for K, dtype, pool in (
+        (8, torch.float32, 2),
+        (1, torch.float32, 2),
+        (8, torch.float32, 1),
+        (8, torch.float64, 2),
+    ):
+        T, N, H, W, C = 8, 100, 28, 28, 64
+        Ho, Wo = H // pool, W // pool
+        P, Q = (T, N, H, W), (T, N, Ho, Wo)
+        unit = "fp64" if dtype == torch.float64 else "fp32"
+        vector, affine, sums = (
+            meta(T, C, dtype=dtype),
+            meta(T, K, C, dtype=dtype),
+            meta(T, 2, K, C, dtype=dtype),
+        )
+        x, y = meta(*P, C, dtype=dtype), meta(*Q, C, dtype=dtype)
+        dx, dy = meta(*P, K, C, dtype=dtype), meta(*Q, K, C, dtype=dtype)
+        winner, one = meta(*Q, C, dtype=torch.int32), meta(T, 2, 1, C, dtype=dtype)
+        window = (pool, pool, 0)
+        sizes, pooled = (T, N, H, W, K, C, Ho, Wo, *window), (T, N, K, C, Ho, Wo)
+        calls = [
+            (norm_act_pool_gather, (dx, x, vector, vector, winner, dy, sums, *sizes), 5 * dx.numel()),
+            (norm_act_pool_jvp, (dy, sums, affine, affine, vector, vector, y, y, dy, *pooled), 5 * dy.numel()),
+            (norm_act_pool_affine, (dy, y, y, sums, *pooled), 4 * dy.numel()),
+            (
+                norm_act_pool_vjp,
+                (dy, sums, x, vector, vector, vector, y, winner, dx, *sizes, 1 / (N * H * W)),
+                3 * dx.numel() + 3 * dy.numel(),
+            ),
+            (
+                norm_act_pool_hvp,
+                (y, x, one, dy, dx, dy, affine, affine, sums, x, vector, vector, vector, y, y, y, winner, dx, sums,
+                 *sizes, 1 / (N * H * W)),
+                9 * dx.numel() + 18 * dy.numel(),
+            ),
+        ]  # fmt: skip
+        if K > 1:
+            calls += [
+                (channel_moments, (x, vector, vector, T, N * H * W, C), 4 * x.numel()),
+                (
+                    norm_act_pool,
+                    (x, vector, vector, vector, vector, y, y, y, winner, T, N, H, W, C, Ho, Wo, *window, 0.0),
+                    5 * x.numel(),
+                ),
+            ]
+        for launcher, arguments, flops in calls:
+            name = f"norm_act_pool/{launcher.__name__}/{unit}/K{K} pool {pool}"
+            made += drawn(name, launcher, *arguments, flops=flops, unit=unit)
+    return made

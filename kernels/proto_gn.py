@@ -1,0 +1,382 @@
+"""JᵀΛJ on tangents of a ProtoNet's embeddings: the twin of csrc/cpu/proto_gn.cpp, which has the formulas.
+alpha and gamma come divided by beta here: they are -1 for all distances but the cosine.
+
+Four launches, each a kernel below: the examples' shares in their class's mean; class means; what the tangents of one
+task have in common; the tangents, a program each. A tangent sweeps the embedding's width twice, since w = Λ df needs
+all of it. Between the sweeps βw lies in a scratch tensor that the program alone reads again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from tlxml_fast.kernels.card import Card
+from torch import Tensor
+
+from tlxml_fast.errors import TlxError
+
+SQEUCLIDEAN, EUCLIDEAN, COSINE = 0, 1, 2  # csrc/ops.h's enum Distance
+
+
+class Tile(NamedTuple):
+    """Up to `classes` classes; `rows` examples and `width` columns of embeddings at a time."""
+
+    classes: int
+    rows: int
+    width: int
+    warps: int
+    stages: int  # of the tangents' launch; ptxas then spills nothing on any chip
+
+
+TILES = (Tile(16, 32, 32, 4, 2), Tile(64, 16, 32, 4, 1), Tile(256, 16, 16, 8, 2))
+
+
+@triton.jit
+def _memberships(
+    labels,  # [T, S]
+    members,  # [T, S, C]: 1 / (shots of class c) for the examples of class c, else 0
+    S,
+    C: tl.constexpr,
+    CLASSES: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    t = tl.program_id(0).to(tl.int64)
+    cls = tl.arange(0, CLASSES)
+    count = tl.zeros((CLASSES,), tl.int32)
+    for first in range(0, S, ROWS):
+        s = first + tl.arange(0, ROWS)
+        label = tl.load(labels + t * S + s, mask=s < S, other=-1)
+        count += tl.sum((label[:, None] == cls[None, :]).to(tl.int32), 0)
+    for first in range(0, S, ROWS):
+        s = first + tl.arange(0, ROWS)
+        label = tl.load(labels + t * S + s, mask=s < S, other=-1)
+        hot = (label[:, None] == cls[None, :]).to(members.dtype.element_ty)
+        to = members + t * S * C + s[:, None] * C + cls[None, :]
+        tl.store(to, hot / tl.maximum(count, 1)[None, :], mask=(s[:, None] < S) & (cls[None, :] < C))
+
+
+@triton.jit
+def _load_rows(x, row, rows, column, columns):
+    """x[row, column] of x [rows, columns]; zero outside."""
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    return tl.load(x + row[:, None].to(tl.int64) * columns + column[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _store_rows(x, row, rows, column, columns, value):
+    """x[row, column] = value inside x [rows, columns]."""
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    tl.store(x + row[:, None].to(tl.int64) * columns + column[None, :], value, mask=inside)
+
+
+@triton.jit
+def _mean_of_classes(
+    x, members, d, S, D, C: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Columns d of the means of x [S, D] over each class: [classes, width]; rows from C on are zero."""
+    means = tl.zeros((CLASSES, WIDTH), x.dtype.element_ty)
+    for first in range(0, S, ROWS):
+        s = first + tl.arange(0, ROWS)
+        member = _load_rows(members, s, S, tl.arange(0, CLASSES), C)
+        means = tl.dot(tl.trans(member), _load_rows(x, s, S, d, D), means, input_precision="ieee")
+    return means
+
+
+@triton.jit
+def _class_means(
+    support,  # [T, S, D]
+    members,  # [T, S, C]
+    means,  # [T, C, D], less their mean where CENTRED: the centre
+    centre,  # [T, D]
+    S,
+    D,
+    C: tl.constexpr,
+    CENTRED: tl.constexpr,
+    CLASSES: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    t = tl.program_id(1).to(tl.int64)
+    d = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    c = _mean_of_classes(support + t * S * D, members + t * S * C, d, S, D, C, CLASSES, ROWS, WIDTH)
+    if CENTRED:
+        middle = tl.sum(c, 0) / C
+        tl.store(centre + t * D + d, middle, mask=d < D)
+        c -= middle[None, :]
+    _store_rows(means + t * C * D, tl.arange(0, CLASSES), C, d, D, c)
+
+
+@triton.jit
+def _load_queries(query, centre, m, n, d, D, CENTRED: tl.constexpr):
+    """query[m, d] less the centre; zero outside."""
+    z = _load_rows(query, m, n, d, D)
+    if CENTRED:
+        middle = tl.load(centre + d, mask=d < D, other=0.0)
+        z = tl.where(m[:, None] < n, z - middle[None, :], 0.0)
+    return z
+
+
+@triton.jit
+def _coefficients(
+    query,  # [T, n, D]
+    means,  # [T, C, D]
+    centre,  # [T, D]
+    shared,  # [T, 4, n, C]: p, beta, alpha / beta, gamma / beta
+    scale: tl.float64,
+    n,
+    D,
+    C: tl.constexpr,
+    DISTANCE: tl.constexpr,
+    CLASSES: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    t = tl.program_id(1).to(tl.int64)
+    m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    cls = tl.arange(0, CLASSES)
+    dtype: tl.constexpr = query.dtype.element_ty
+    z_squared = tl.zeros((ROWS,), dtype)
+    c_squared = tl.zeros((CLASSES,), dtype)
+    pair = tl.zeros((ROWS, CLASSES), dtype)  # <z, c> for the cosine, else |z - c|^2
+    for first in range(0, D, WIDTH):
+        d = first + tl.arange(0, WIDTH)
+        z = _load_queries(query + t * n * D, centre + t * D, m, n, d, D, DISTANCE != 2)
+        if DISTANCE == 2:
+            c = _load_rows(means + t * C * D, cls, C, d, D)
+            z_squared += tl.sum(z * z, 1)
+            c_squared += tl.sum(c * c, 1)
+            pair = tl.dot(z, tl.trans(c), pair, input_precision="ieee")
+        else:
+            for k in range(C):
+                row = tl.load(means + (t * C + k) * D + d, mask=d < D, other=0.0)
+                difference = z - row[None, :]
+                pair += tl.where(cls[None, :] == k, tl.sum(difference * difference, 1)[:, None], 0.0)
+
+    s = scale.to(dtype)
+    if DISTANCE == 2:
+        z_squared += 1e-12
+        c_squared += 1e-12
+        beta = s / (tl.sqrt(z_squared)[:, None] * tl.sqrt(c_squared)[None, :])
+        logits = beta * pair
+        alpha, gamma = -pair / z_squared[:, None], -pair / c_squared[None, :]
+    else:
+        distance = tl.sqrt(pair + 1e-12) if DISTANCE == 1 else pair
+        logits = -s * distance
+        beta = s / distance if DISTANCE == 1 else tl.zeros_like(pair) + 2 * s
+        alpha, gamma = tl.zeros_like(pair) - 1, tl.zeros_like(pair) - 1
+
+    e = tl.exp(logits - tl.max(tl.where(cls[None, :] < C, logits, float("-inf")), 1)[:, None])
+    e = tl.where(cls[None, :] < C, e, 0.0)
+    p = e / tl.sum(e, 1)[:, None]
+    part = tl.cast(n, tl.int64) * C
+    shared += 4 * t * part
+    _store_rows(shared, m, n, cls, C, p)
+    _store_rows(shared + part, m, n, cls, C, beta)
+    _store_rows(shared + 2 * part, m, n, cls, C, alpha)
+    _store_rows(shared + 3 * part, m, n, cls, C, gamma)
+
+
+# K may not be specialised: whether it is a multiple of 16 must not decide layouts, and with them the order of sums.
+@triton.jit(do_not_specialize=["K"])
+def _tangents(
+    query,  # [T, n, D]
+    members,  # [T, S, C]
+    dsupport,  # [T, K, S, D]
+    dquery,  # [T, K, n, D]
+    gsupport,  # [T, K, S, D]; until its own values are known, the tangents of the class means: C <= S
+    gquery,  # [T, K, n, D]
+    means,  # [T, C, D]
+    centre,  # [T, D]
+    shared,  # [T, 4, n, C]
+    pulls,  # [T, K, n, C]: beta w
+    K,
+    S,
+    n,
+    D,
+    C: tl.constexpr,
+    CENTRED: tl.constexpr,
+    CLASSES: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    t = tl.program_id(1).to(tl.int64)
+    item = t * K + tl.program_id(0)
+    cls = tl.arange(0, CLASSES)
+    dtype: tl.constexpr = query.dtype.element_ty
+    query += t * n * D
+    centre += t * D
+    members += t * S * C
+    means += t * C * D
+    shared += t * 4 * n * C
+    dsupport += item * S * D
+    dquery += item * n * D
+    gsupport += item * S * D
+    gquery += item * n * D
+    pulls += item * n * C
+    part = tl.cast(n, tl.int64) * C
+
+    for start in range(0, D, WIDTH):
+        d = start + tl.arange(0, WIDTH)
+        dc = _mean_of_classes(dsupport, members, d, S, D, C, CLASSES, ROWS, WIDTH)
+        _store_rows(gsupport, cls, C, d, D, dc)
+    tl.debug_barrier()  # what follows reads what other threads wrote
+
+    c_weight = tl.zeros((CLASSES,), dtype)
+    for first in range(0, n, ROWS):
+        m = first + tl.arange(0, ROWS)
+        z_dz = tl.zeros((ROWS,), dtype)
+        c_dc = tl.zeros((CLASSES,), dtype)
+        cross = tl.zeros((ROWS, CLASSES), dtype)
+        for start in range(0, D, WIDTH):
+            d = start + tl.arange(0, WIDTH)
+            z = _load_queries(query, centre, m, n, d, D, CENTRED)
+            dz = _load_rows(dquery, m, n, d, D)
+            c = _load_rows(means, cls, C, d, D)
+            dc = _load_rows(gsupport, cls, C, d, D)
+            z_dz += tl.sum(z * dz, 1)
+            c_dc += tl.sum(c * dc, 1)
+            cross = tl.dot(dz, tl.trans(c), cross, input_precision="ieee")
+            cross = tl.dot(z, tl.trans(dc), cross, input_precision="ieee")
+        p = _load_rows(shared, m, n, cls, C)
+        beta = _load_rows(shared + part, m, n, cls, C)
+        alpha = _load_rows(shared + 2 * part, m, n, cls, C)
+        gamma = _load_rows(shared + 3 * part, m, n, cls, C)
+        df = beta * (alpha * z_dz[:, None] + cross + gamma * c_dc[None, :])
+        pull = beta * (p / n * (df - tl.sum(p * df, 1)[:, None]))
+        c_weight += tl.sum(gamma * pull, 0)
+        _store_rows(pulls, m, n, cls, C, pull)
+    tl.debug_barrier()  # what follows reads what other threads wrote, and writes where others read
+
+    for start in range(0, D, WIDTH):
+        d = start + tl.arange(0, WIDTH)
+        c = _load_rows(means, cls, C, d, D)
+        gc = c_weight[:, None] * c
+        for first in range(0, n, ROWS):
+            m = first + tl.arange(0, ROWS)
+            z = _load_queries(query, centre, m, n, d, D, CENTRED)
+            pull = _load_rows(pulls, m, n, cls, C)
+            alpha = -1.0 if CENTRED else _load_rows(shared + 2 * part, m, n, cls, C)
+            weight = tl.sum(alpha * pull, 1)
+            gz = tl.dot(pull, c, weight[:, None] * z, input_precision="ieee")
+            gc = tl.dot(tl.trans(pull), z, gc, input_precision="ieee")
+            _store_rows(gquery, m, n, d, D, gz)
+        for first in range(0, S, ROWS):
+            s = first + tl.arange(0, ROWS)
+            member = _load_rows(members, s, S, cls, C)
+            gs = tl.dot(member, gc, input_precision="ieee", out_dtype=dtype)
+            _store_rows(gsupport, s, S, d, D, gs)
+
+
+def proto_gn(
+    support: Tensor,
+    query: Tensor,
+    labels: Tensor,
+    dsupport: Tensor,
+    dquery: Tensor,
+    gsupport: Tensor,
+    gquery: Tensor,
+    T: int,
+    K: int,
+    S: int,
+    n: int,
+    C: int,
+    D: int,
+    distance: int,
+    scale: float,
+) -> None:
+    """(gsupport, gquery) = JᵀΛJ (dsupport, dquery): [T, K, S, D] and [T, K, n, D]."""
+    tile = _tile(C)
+    blocks, options = tile[:3], {"num_warps": tile.warps, "num_stages": 1}
+    centred = distance != COSINE  # only differences count there, and what z and c have in common would cancel
+    means, centre, shared = (support.new_empty(size) for size in ((T, C, D), (T, D), (T, 4, n, C)))
+    members, pulls = support.new_empty(T, S, C), support.new_empty(T, K, n, C)
+    grids = _grids(tile, T, K, n, D)
+    _memberships[(T,)](labels, members, S, C, tile.classes, tile.rows, **options)
+    _class_means[grids[0]](support, members, means, centre, S, D, C, centred, *blocks, **options)
+    _coefficients[grids[1]](query, means, centre, shared, scale, n, D, C, distance, *blocks, **options)
+    _tangents[grids[2]](
+        query, members, dsupport, dquery, gsupport, gquery, means, centre, shared, pulls,
+        K, S, n, D, C, centred, *blocks, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+
+
+def _tile(C: int) -> Tile:
+    for tile in TILES:
+        if tile.classes >= C:
+            return tile
+    raise TlxError(f"proto_gn: {C} classes; on a GPU there may be {TILES[-1].classes}.")
+
+
+def _grids(tile: Tile, T: int, K: int, n: int, D: int) -> tuple[tuple[int, ...], ...]:
+    width = triton.cdiv(D, tile.width)
+    return (width, T), (triton.cdiv(n, tile.rows), T), (K, T)
+
+
+def cards() -> list[Card]:
+    """The launches of every tile and distance; the smallest tile at float64 too."""
+    made = []
+    for tile, distance, dtype in (
+        *((tile, SQEUCLIDEAN, torch.float32) for tile in TILES),
+        (TILES[0], EUCLIDEAN, torch.float32),
+        (TILES[0], COSINE, torch.float32),
+        (TILES[0], SQEUCLIDEAN, torch.float64),
+    ):
+        made += _cards_of(tile, distance, dtype)
+    return made
+
+
+def _cards_of(tile: Tile, distance: int, dtype: torch.dtype) -> list[Card]:
+    K, C, D = 32, tile.classes // 2, 64
+    T = 256 // C
+    S, n, size, centred = 5 * C, 15 * C, dtype.itemsize, distance != COSINE
+    unit = "fp64" if dtype == torch.float64 else "fp32"
+    name = f"{unit}/C{C}/{('sqeuclidean', 'euclidean', 'cosine')[distance]}"
+    blocks, options, grids = (
+        tile[:3],
+        {"num_warps": tile.warps, "num_stages": 1},
+        _grids(tile, T, K, n, D),
+    )
+    memberships = Card(
+        f"proto_gn/memberships/{name}",
+        _memberships,
+        (torch.int64, dtype, S, C, tile.classes, tile.rows),
+        (T,),
+        options,
+        flops=2 * T * S * C,
+        bytes=T * S * (8 + size * C),
+        unit=unit,
+    )
+    means = Card(
+        f"proto_gn/class_means/{name}",
+        _class_means,
+        (dtype, dtype, dtype, dtype, S, D, C, centred, *blocks),
+        grids[0],
+        options,
+        flops=T * S * D,
+        bytes=T * size * ((S + C + centred) * D + S * C),
+        unit=unit,
+    )
+    coefficients = Card(
+        f"proto_gn/coefficients/{name}",
+        _coefficients,
+        (dtype, dtype, dtype, dtype, 1.0, n, D, C, distance, *blocks),
+        grids[1],
+        options,
+        flops=T * n * C * 3 * D,
+        bytes=T * size * ((n + C + centred) * D + 4 * n * C),
+        unit=unit,
+    )
+    tangents = Card(
+        f"proto_gn/tangents/{name}",
+        _tangents,
+        (*[dtype] * 10, K, S, n, D, C, centred, *blocks),
+        grids[2],
+        {**options, "num_stages": tile.stages},
+        flops=T * K * (S + 8 * n * C + 4 * n + 2 * C) * D,
+        bytes=T * (size * (K * (2 * (S + n) * D + n * C) + (n + C + centred) * D + (4 * n + S) * C)),
+        unit=unit,
+    )
+    return [memberships, means, coefficients, tangents]

@@ -1,0 +1,128 @@
+"""The engine's passes through Triton's kernels, interpreted here or on a device, against the float64 reference."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import tlxml_fast as tlx
+from tlxml_fast.linearize.chunk import Chunk
+from tlxml_fast.ops._triton import INTERPRETED
+
+pytestmark = pytest.mark.skipif(
+    not (INTERPRETED or torch.cuda.is_available()), reason="needs a CUDA device, or TRITON_INTERPRET=1"
+)
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+
+def tasks(count: int = 2, ways: int = 2, shots: int = 2) -> list[tlx.Task]:
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(ways).repeat(shots)
+
+    def image(n: int) -> torch.Tensor:
+        return torch.randn(n, 1, 6, 5, dtype=torch.float64, generator=g)
+
+    return [tlx.Task(image(len(y)), y, image(3), torch.tensor([0, 1, 1])) for _ in range(count)]
+
+
+def learner(kind: str) -> tlx.MAML | tlx.ProtoNet:
+    torch.manual_seed(0)
+    body = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    if kind == "ProtoNet":
+        return tlx.ProtoNet(nn.Sequential(*body).double().to(DEVICE), distance="euclidean")
+    module = nn.Sequential(*body, nn.Linear(24, 2)).double().to(DEVICE)
+    return tlx.MAML(module, inner_lr=0.1, inner_steps=1)
+
+
+@pytest.fixture(scope="module", params=["ProtoNet", "MAML"])
+def pair(request):
+    """The learner's linearizations: ours, and the reference's on the CPU."""
+    ours = tlx.linearize(learner(request.param), tasks(), backend="triton", strict=True)
+    reference = learner(request.param)
+    reference.module.cpu()
+    return ours, tlx.linearize(reference, tasks(), backend="reference")
+
+
+def vectors(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def near(got: torch.Tensor, want: torch.Tensor) -> None:
+    torch.testing.assert_close(got.cpu(), want, rtol=1e-9, atol=1e-10 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("product", ["jvp", "gnvp", "hvp"])
+def test_products_of_vectors(pair, product):
+    ours, reference = pair
+    V = vectors(2, ours.q)
+    near(getattr(ours, product)(V), getattr(reference, product)(V))
+
+
+def test_gradients_and_pull_backs(pair):
+    ours, reference = pair
+    near(ours.gradients(), reference.gradients())
+    U = vectors(ours.T, 2, ours.n, ours.C)
+    near(ours.vjp(U), reference.vjp(U))
+
+
+def test_what_ran_is_reported(pair):
+    report = pair[0].report
+    assert report.backend == "triton"
+    assert report.decisions["precision"] == "fp32"
+    assert "tasks ×" in report.decisions["chunk"]
+
+
+def test_memory_that_runs_out_halves_the_chunk(monkeypatch):
+    lin = tlx.linearize(learner("ProtoNet"), tasks(5), backend="triton")
+    V = vectors(3, lin.q)
+    want, gradients = lin.gnvp(V), lin.gradients()
+    lin = tlx.linearize(learner("ProtoNet"), tasks(5), backend="triton")
+    for name in ("gnvp", "gradients", "logits"):
+        plain = getattr(lin.passes, name)
+
+        def short(omega, batch, *rest, plain=plain):
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("a fake allocator's")
+            return plain(omega, batch, *rest)
+
+        monkeypatch.setattr(lin.passes, name, short)
+    with pytest.warns(tlx.FallbackWarning) as said:
+        near(lin.gnvp(V), want)
+    assert "out of memory at 5 tasks × 32 vectors: going on with 3 tasks" in str(said[0].message)
+    assert lin.report.decisions["chunk"].startswith("2 tasks × 32 vectors: out of memory at 3 tasks")
+    near(lin.gradients(), gradients)
+
+
+def test_gradients_in_halves(monkeypatch):
+    lin = tlx.linearize(learner("ProtoNet"), tasks(3), backend="triton")
+    want = lin.gradients()
+    plain = lin.passes.gradients
+
+    def short(omega, batch, targets):
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError("a fake allocator's")
+        return plain(omega, batch, targets)
+
+    monkeypatch.setattr(lin.passes, "gradients", short)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tlx.FallbackWarning)
+        near(lin.gradients(), want)
+
+
+def test_a_chunk_fits_the_memory(monkeypatch):
+    monkeypatch.setattr(sys.modules[Chunk.__module__], "free_memory", lambda device: 10_000_000)
+    chunk = Chunk.of(torch.device(DEVICE), bytes_a_vector=50_000, shared_bytes=200_000)
+    assert (chunk.tasks, chunk.vectors) == (3, 32)
+    small = Chunk.of(torch.device(DEVICE), bytes_a_vector=5_000_000, shared_bytes=200_000)
+    assert (small.tasks, small.vectors) == (1, 1)
+    with pytest.raises(tlx.TlxError, match="does not hold one task and one vector"):
+        small.halve()
+
+
+def test_precision_is_checked():
+    with pytest.raises(tlx.TlxError, match="precision is one of fp32, tf32, tf32x3, bf16, not 'half'"):
+        tlx.linearize(learner("ProtoNet"), tasks(), backend="triton", precision="half")
