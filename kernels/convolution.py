@@ -20,6 +20,7 @@ import torch
 import triton
 import triton.language as tl
 from tlxml_fast.kernels.card import Card, drawn, meta
+from tlxml_fast.kernels.target import all_registers
 from torch import Tensor
 
 
@@ -231,7 +232,7 @@ def _launch_product(
     _product[grid](
         many, weights, size if weights is not None and len(weights) > 1 else 0,
         one, dweights, K * size if dweights is not None and len(dweights) > 1 else 0, size,
-        out, N, K, *strides, **g._asdict(), BACK=back, TAPS=g.C < FEW_CHANNELS, **tile,
+        out, N, K, *strides, **g._asdict(), BACK=back, TAPS=g.C < FEW_CHANNELS, **all_registers(tile),
     )  # fmt: skip
 
 
@@ -281,7 +282,7 @@ def conv_gram(
         splits = parts * T
     out = gw if parts == 1 else gw.new_empty(parts, *gw.shape)
     grid = (K * triton.cdiv(rows, tile["ROWS"]), triton.cdiv(O, tile["COLUMNS"]), splits)
-    _gram[grid](x, gy, dx, gy1, out, T, N, K, each, **g._asdict(), TOTAL=bool(total), **tile)
+    _gram[grid](x, gy, dx, gy1, out, T, N, K, each, **g._asdict(), TOTAL=bool(total), **all_registers(tile))
     if parts > 1:
         torch.sum(out, 0, out=gw)
 

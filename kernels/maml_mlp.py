@@ -29,8 +29,8 @@ import triton.language as tl
 from tlxml_fast.kernels import maml_mlp_passes as passes
 from tlxml_fast.kernels.card import Card
 from tlxml_fast.kernels.maml_mlp_passes import INPUTS, OUTPUTS, WIDE
+from tlxml_fast.kernels.target import all_registers
 from torch import Tensor
-from triton.runtime import driver
 
 from tlxml_fast.errors import TlxError
 
@@ -227,17 +227,8 @@ def configuration(table: list[list[int]], dtype: torch.dtype) -> Configuration:
 
 
 def compile_options(chosen: Configuration) -> dict[str, int]:
-    """Of a launch. Loops may not be pipelined: they read what an iteration before wrote.
-
-    Unless told how many registers there are, ptxas may spill some for another block on a multiprocessor; other
-    compilers do not know that option. Without a device NVIDIA's is meant.
-    """
-    options = {"num_warps": chosen.num_warps, "num_stages": 1}
-    try:
-        nvidia = driver.active.get_current_target().backend == "cuda"
-    except RuntimeError:
-        nvidia = True
-    return {**options, "maxnreg": 255} if nvidia else options
+    """Of a launch. Loops may not be pipelined: they read what an iteration before wrote."""
+    return all_registers({"num_warps": chosen.num_warps, "num_stages": 1})
 
 
 def tile_of(T: int, K: int, programs: int) -> int:

@@ -17,6 +17,7 @@ import torch
 import triton
 import triton.language as tl
 from tlxml_fast.kernels.card import Card, drawn, meta
+from tlxml_fast.kernels.target import all_registers
 from torch import Tensor
 
 TANGENTS = 4  # a tile without tangents must still have four numbers a thread, for 128-bit accesses
@@ -109,7 +110,7 @@ def _forward(
     tl.store(winner + out, place, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _gather(
     dx, x, mean, rstd, winner, chosen, sums, N, H, W, K, C, Ho, Wo, rows, columns, each,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SUMS: tl.constexpr, APART: tl.constexpr,
@@ -160,7 +161,7 @@ def _gather(
         tl.store(sums + K * C + kc, tl.sum(second_sum, 0)[None], mask=lanes)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _jvp(
     chosen, moments, dgamma, dbeta, rstd, gamma, x_hat, slope, dy, Q, K, C,
     EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -187,7 +188,7 @@ def _jvp(
         tl.store(dy + out * K * C + kc, s * (scale * d + one + hat * xh), mask=there & lanes)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _affine(
     gy, x_hat, slope, gaffine, Q, K, C,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -211,7 +212,7 @@ def _affine(
     tl.store(gaffine + K * C + kc, tl.sum(ggamma, 0)[None], mask=lanes)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _vjp(
     gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, count, N, H, W, K, C, Ho, Wo,
     BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
@@ -276,7 +277,7 @@ def _tangents_of_affine(moments, dgamma, dbeta, r, task, K, C, kc, lanes):
     return one, hat, dg, db
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _hvp_affine(
     gy, dgy, chosen, dgamma, dbeta, moments, rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -302,7 +303,7 @@ def _hvp_affine(
     tl.store(dgaffine + K * C + kc, tl.sum(dggamma, 0)[None], mask=lanes)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _hvp(
     gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments, x, mean, rstd, gamma, x_hat, slope, curve, winner,
     dgx, dgaffine, count, N, H, W, K, C, Ho, Wo,
@@ -411,7 +412,8 @@ def norm_act_pool_gather(
     each = windows if sums is not None else EACH * tile["POSITIONS"]
     _gather[(_items(T, K, C, tile), triton.cdiv(windows, each))](
         dx, x, mean, rstd, winner, chosen, sums, N, H, W, K, C, Ho, Wo, max(rows, Ho), max(columns, Wo), each,
-        KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=sums is not None, APART=apart, num_warps=WARPS, **tile,
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=sums is not None, APART=apart,
+        **all_registers({"num_warps": WARPS, **tile}),
     )  # fmt: skip
 
 

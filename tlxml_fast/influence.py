@@ -43,7 +43,8 @@ class TaskInfluence:
     learner       at its trained parameters; refused where they are no stationary point (FOMAML)
     curvature     GaussNewton() unless given; Hessian(); Identity() uses no inverse
     inverse       Dense(damping=1e-3) unless given
-    backend       "auto", "native" or "reference"
+    backend       "auto", "native" (the CPU's), "triton" (CUDA devices') or "reference"
+    precision     what a device makes products of float32 of: "fp32", "tf32x3", "tf32" or "bf16" (`linearize`)
     dtype         torch.float32 or torch.float64; the parameters' own unless given
     weight_decay  δ; taken from the learner where training recorded it, and a different value raises
     progress      draw progress bars
@@ -60,6 +61,7 @@ class TaskInfluence:
         dtype: torch.dtype | None = None,
         weight_decay: float | dict[str, float] | None = None,
         progress: bool = False,
+        precision: str = "fp32",
     ):
         for what, given, kind in (("curvature", curvature, Curvature), ("inverse", inverse, Inverse)):
             if given is not None and not isinstance(given, kind):
@@ -73,7 +75,7 @@ class TaskInfluence:
         self.progress = progress
         self.report: dict[str, Any] = {}
         """What `fit` found, JSON throughout; part of every `Scores.info`."""
-        self._linearize = partial(linearize, backend=backend, dtype=dtype)
+        self._linearize = partial(linearize, backend=backend, dtype=dtype, precision=precision)
         self._train: Buckets | None = None
         self._inverse: FittedInverse | None = None
         self._gradients = torch.empty(0)

@@ -42,7 +42,9 @@ void maml_mlp(const Real* support, const Real* support_targets, const Real* quer
               int64_t T, int64_t K, int64_t S, int64_t n, int64_t P, int64_t layers, int64_t steps, Loss loss) {
     const int64_t lanes = simd_bytes() / int64_t(sizeof(Real)), groups = (T + lanes - 1) / lanes;
     const Buffer<Real> partial(sums ? groups * K * P : 1);
-    run(MamlMlp<Real>{Mlp(table, leaks, layers, P), loss, T, K, S, n, steps, support, support_targets, query,
+    const Mlp net(table, leaks, layers, P);
+    if (net.first_adapted == net.count) steps = 0;  // nothing moves, and the chain has no layer to begin with
+    run(MamlMlp<Real>{net, loss, T, K, S, n, steps, support, support_targets, query,
                       query_targets, omega, rates, V, U, weights, logits, dlogits, dtheta, pulled,
                       sums ? static_cast<Real*>(partial) : nullptr},
         lanes);

@@ -148,7 +148,6 @@ def test_many_inputs(name):
         assert_near(got, truth, torch.float64)
 
 
-@pytest.mark.skipif(not TRITON, reason="the core is only asked for networks that adapt")
 @pytest.mark.parametrize("name", COVERED)
 def test_nothing_adapts(name):
     """With rates of zero MAML is the network itself."""

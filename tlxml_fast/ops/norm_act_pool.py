@@ -379,10 +379,14 @@ def examples(
         "channel_moments": (channel_moments, channel_moments_ref, (x,)),
         "norm_act_pool": (_value, _value_ref, forward),
         "norm_act_pool_gather": (norm_act_pool_gather, norm_act_pool_gather_ref, (p, dx)),
-        "norm_act_pool_jvp": (norm_act_pool_jvp, norm_act_pool_jvp_ref, (p, gy, moments, tangent, tangent)),
+        "norm_act_pool_jvp": (
+            norm_act_pool_jvp,
+            norm_act_pool_jvp_ref,
+            (p, gy, moments, tangent, tangent + 1),
+        ),
         "norm_act_pool_affine": (norm_act_pool_affine, norm_act_pool_affine_ref, (p, gy)),
         "norm_act_pool_vjp": (norm_act_pool_vjp, norm_act_pool_vjp_ref, (p, gy, moments)),
-        "norm_act_pool_hvp": (norm_act_pool_hvp, norm_act_pool_hvp_ref, (*second, tangent, tangent)),
+        "norm_act_pool_hvp": (norm_act_pool_hvp, norm_act_pool_hvp_ref, (*second, tangent, tangent + 1)),
     }
 
 
