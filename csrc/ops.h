@@ -59,19 +59,19 @@ void norm_act_pool(const Real* x,                        // [T, N, H, W, C]
                    int64_t T, int64_t N, int64_t H, int64_t W, int64_t C, int64_t Ho, int64_t Wo, int64_t kernel,
                    int64_t stride, int64_t padding, double leak);
 
-// The first half of its tangents: dx at the winners, and the sums that the tangents of batch statistics are made of.
+// The first half of its tangents: dx at the winners, and the moments that tangents of batch statistics are made of.
 template <class Real>
 void norm_act_pool_gather(const Real* dx,  // [T, N, H, W, K, C]
                           const Real* x, const Real* mean, const Real* rstd, const int32_t* winner,
                           Real* chosen,    // [T, N, Ho, Wo, K, C]
-                          Real* sums,      // [T, 2, K, C] of dx and of x_hat dx; or null
+                          Real* moments,   // [T, 2, K, C]: sums of dx and of x_hat dx, times inverse_count; or null
                           int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C, int64_t Ho, int64_t Wo,
-                          int64_t kernel, int64_t stride, int64_t padding);
+                          int64_t kernel, int64_t stride, int64_t padding, double inverse_count);
 
 // The second half: dy along dx, dgamma and dbeta. dy may be `chosen`.
 template <class Real>
 void norm_act_pool_jvp(const Real* chosen,
-                       const Real* moments,                    // [T, 2, K, C]: the sums over their count; 0 if constant
+                       const Real* moments,                    // [T, 2, K, C] of `gather`; 0 if constant
                        const Real* dgamma, const Real* dbeta,  // [T, K, C], or null: zero
                        const Real* rstd, const Real* gamma, const Real* x_hat, const Real* slope,
                        Real* dy,                               // [T, N, Ho, Wo, K, C]

@@ -224,14 +224,14 @@ def _launch_product(
     many: Tensor | None, weights: Tensor | None, one: Tensor | None, dweights: Tensor | None, out: Tensor,
     T: int, N: int, K: int, g: _Geometry, back: bool, precision: str,
 ) -> None:  # fmt: skip
-    """Weights are [T or 1, taps, I, O] and [T or 1, K, taps, I, O]; forwards g.C is I, back it is O."""
+    """Weights are [T or 1, taps, I, O] and [T or 1, K, taps, I, O], the last three dense; g.C is I, or back O."""
     tile = _tile(_precision(precision, out), out, g.O)
-    size = g.KH * g.KW * g.C * g.O
     strides = (g.C * g.O, 1, g.C) if back else (g.C * g.O, g.O, 1)
     grid = (K * triton.cdiv(N * g.Ho * g.Wo, tile["ROWS"]) * T, triton.cdiv(g.O, tile["COLUMNS"]))
     _product[grid](
-        many, weights, size if weights is not None and len(weights) > 1 else 0,
-        one, dweights, K * size if dweights is not None and len(dweights) > 1 else 0, size,
+        many, weights, weights.stride(0) if weights is not None and len(weights) > 1 else 0,
+        one, dweights, dweights.stride(0) if dweights is not None and len(dweights) > 1 else 0,
+        0 if dweights is None else dweights.stride(1),
         out, N, K, *strides, **g._asdict(), BACK=back, TAPS=g.C < FEW_CHANNELS, **all_registers(tile),
     )  # fmt: skip
 

@@ -112,7 +112,7 @@ def _forward(
 
 @triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _gather(
-    dx, x, mean, rstd, winner, chosen, sums, N, H, W, K, C, Ho, Wo, rows, columns, each,
+    dx, x, mean, rstd, winner, chosen, moments, count, N, H, W, K, C, Ho, Wo, rows, columns, each,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SUMS: tl.constexpr, APART: tl.constexpr,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -156,14 +156,14 @@ def _gather(
             first_sum += d
             second_sum += (here - mu) * r * d
     if SUMS:
-        sums += task * 2 * K * C
-        tl.store(sums + kc, tl.sum(first_sum, 0)[None], mask=lanes)
-        tl.store(sums + K * C + kc, tl.sum(second_sum, 0)[None], mask=lanes)
+        moments += task * 2 * K * C
+        tl.store(moments + kc, tl.sum(first_sum, 0)[None] / count, mask=lanes)
+        tl.store(moments + K * C + kc, tl.sum(second_sum, 0)[None] / count, mask=lanes)
 
 
 @triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _jvp(
-    chosen, moments, dgamma, dbeta, rstd, gamma, x_hat, slope, dy, Q, K, C,
+    chosen, moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, rstd, gamma, x_hat, slope, dy, Q, K, C,
     EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
@@ -174,9 +174,9 @@ def _jvp(
     one = -scale * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
     hat = -scale * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
     if dbeta is not None:
-        one += tl.load(dbeta + task * K * C + kc, mask=lanes, other=0.0)
+        one += tl.load(dbeta + task * dbeta_task + k * dbeta_k + c[None, None, :], mask=lanes, other=0.0)
     if dgamma is not None:
-        hat += tl.load(dgamma + task * K * C + kc, mask=lanes, other=0.0)
+        hat += tl.load(dgamma + task * dgamma_task + k * dgamma_k + c[None, None, :], mask=lanes, other=0.0)
     begin = tl.program_id(1) * EACH * POSITIONS
     for first in range(begin, tl.minimum(begin + EACH * POSITIONS, Q), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
@@ -265,28 +265,33 @@ def _second_order(
 
 
 @triton.jit
-def _tangents_of_affine(moments, dgamma, dbeta, r, task, K, C, kc, lanes):
+def _tangents_of_affine(
+    moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+):  # fmt: skip
     """Of x̂'s constants, γ and β: dx̂ = r dx + one + hat x̂."""
     one = -r * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
     hat = -r * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
     dg, db = tl.zeros_like(one), tl.zeros_like(one)
     if dgamma is not None:
-        dg = tl.load(dgamma + task * K * C + kc, mask=lanes, other=0.0)
+        dg = tl.load(dgamma + task * dgamma_task + k * dgamma_k + c[None, None, :], mask=lanes, other=0.0)
     if dbeta is not None:
-        db = tl.load(dbeta + task * K * C + kc, mask=lanes, other=0.0)
+        db = tl.load(dbeta + task * dbeta_task + k * dbeta_k + c[None, None, :], mask=lanes, other=0.0)
     return one, hat, dg, db
 
 
 @triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _hvp_affine(
-    gy, dgy, chosen, dgamma, dbeta, moments, rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C,
+    gy, dgy, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
+    rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
     r, g = _vector(rstd + task * C, c, in_c), _vector(gamma + task * C, c, in_c)
-    one, hat, dg, db = _tangents_of_affine(moments, dgamma, dbeta, r, task, K, C, kc, lanes)
+    one, hat, dg, db = _tangents_of_affine(
+        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+    )  # fmt: skip
     dgbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
     dggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
     for first in range(0, Q, POSITIONS):
@@ -305,8 +310,8 @@ def _hvp_affine(
 
 @triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
 def _hvp(
-    gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments, x, mean, rstd, gamma, x_hat, slope, curve, winner,
-    dgx, dgaffine, count, N, H, W, K, C, Ho, Wo,
+    gy, gx, gaffine, dgy, dx, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
+    x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine, count, N, H, W, K, C, Ho, Wo,
     BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     WINDOWS: tl.constexpr,
     EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -316,7 +321,9 @@ def _hvp(
     kc = k * C + c[None, None, :]
     mu, r = _vector(mean + task * C, c, in_c), _vector(rstd + task * C, c, in_c)
     g = _vector(gamma + task * C, c, in_c)
-    one, hat, dg, db = _tangents_of_affine(moments, dgamma, dbeta, r, task, K, C, kc, lanes)
+    one, hat, dg, db = _tangents_of_affine(
+        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+    )  # fmt: skip
     gbeta, ggamma = _vector(gaffine + task * 2 * C, c, in_c), _vector(gaffine + (task * 2 + 1) * C, c, in_c)
     share = -r / count if BATCH else tl.zeros_like(r)
     dgbeta = tl.load(dgaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
@@ -370,6 +377,11 @@ def _windows(kernel: int, stride: int) -> int:
     return triton.cdiv(kernel, stride)
 
 
+def _strides(x: Tensor | None) -> tuple[Tensor | None, int, int]:
+    """A tangent [T or 1, K, C] of γ or β, of any strides but the last: from task to task, from tangent to tangent."""
+    return (None, 0, 0) if x is None else (x, x.stride(0) if len(x) > 1 else 0, x.stride(1))
+
+
 def _count(inverse_count: float) -> int:
     """M of 1/M: a kernel's own numbers arrive in float32, which is not enough for float64."""
     return round(1 / inverse_count) if inverse_count else 0
@@ -401,18 +413,20 @@ def norm_act_pool(
 
 
 def norm_act_pool_gather(
-    dx: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, winner: Tensor, chosen: Tensor, sums: Tensor | None,
+    dx: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, winner: Tensor, chosen: Tensor, moments: Tensor | None,
     T: int, N: int, H: int, W: int, K: int, C: int, Ho: int, Wo: int, kernel: int, stride: int, padding: int,
+    inverse_count: float,
 ) -> None:  # fmt: skip
-    """ẋ at the winners, and the sums of ẋ and x̂ẋ over positions."""
+    """ẋ at the winners, and the means of ẋ and x̂ẋ over a batch of 1/inverse_count positions."""
     tile = _tile(dx, K, C)
     apart = kernel == stride and padding == 0
     rows, columns = (triton.cdiv(H, stride), triton.cdiv(W, stride)) if apart else (Ho, Wo)
     windows = N * max(rows, Ho) * max(columns, Wo)
-    each = windows if sums is not None else EACH * tile["POSITIONS"]
+    each = windows if moments is not None else EACH * tile["POSITIONS"]
     _gather[(_items(T, K, C, tile), triton.cdiv(windows, each))](
-        dx, x, mean, rstd, winner, chosen, sums, N, H, W, K, C, Ho, Wo, max(rows, Ho), max(columns, Wo), each,
-        KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=sums is not None, APART=apart,
+        dx, x, mean, rstd, winner, chosen, moments, _count(inverse_count), N, H, W, K, C, Ho, Wo,
+        max(rows, Ho), max(columns, Wo), each,
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=moments is not None, APART=apart,
         **all_registers({"num_warps": WARPS, **tile}),
     )  # fmt: skip
 
@@ -424,22 +438,9 @@ def norm_act_pool_jvp(
     """ẏ of what `norm_act_pool_gather` found."""
     tile, Q = _tile(chosen, K, C), N * Ho * Wo
     _jvp[(_items(T, K, C, tile), triton.cdiv(Q, EACH * tile["POSITIONS"]))](
-        chosen,
-        moments,
-        dgamma,
-        dbeta,
-        rstd,
-        gamma,
-        x_hat,
-        slope,
-        dy,
-        Q,
-        K,
-        C,
-        EACH=EACH,
-        num_warps=WARPS,
-        **tile,
-    )
+        chosen, moments, *_strides(dgamma), *_strides(dbeta), rstd, gamma, x_hat, slope, dy, Q, K, C,
+        EACH=EACH, num_warps=WARPS, **tile,
+    )  # fmt: skip
 
 
 def norm_act_pool_affine(
@@ -484,12 +485,13 @@ def norm_act_pool_hvp(
     tile = _tile(gy, K, C)
     items = _items(T, K, C, tile)
     _hvp_affine[(items,)](
-        gy, dgy, chosen, dgamma, dbeta, moments, rstd, gamma, x_hat, slope, curve, dgaffine, N * Ho * Wo, K, C,
+        gy, dgy, chosen, *_strides(dgamma), *_strides(dbeta), moments,
+        rstd, gamma, x_hat, slope, curve, dgaffine, N * Ho * Wo, K, C,
         num_warps=WARPS, **tile,
     )  # fmt: skip
     _hvp[(items, triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
-        gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments, x, mean, rstd, gamma, x_hat, slope, curve, winner,
-        dgx, dgaffine, _count(inverse_count), N, H, W, K, C, Ho, Wo,
+        gy, gx, gaffine, dgy, dx, chosen, *_strides(dgamma), *_strides(dbeta), moments,
+        x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine, _count(inverse_count), N, H, W, K, C, Ho, Wo,
         BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=_windows(kernel, stride),
         EACH=EACH, num_warps=WARPS, **tile,
     )  # fmt: skip
@@ -519,7 +521,7 @@ def cards() -> list[Card]:
         window = (pool, pool, 0)
         sizes, pooled = (T, N, H, W, K, C, Ho, Wo, *window), (T, N, K, C, Ho, Wo)
         calls = [
-            (norm_act_pool_gather, (dx, x, vector, vector, winner, dy, sums, *sizes), 5 * dx.numel()),
+            (norm_act_pool_gather, (dx, x, vector, vector, winner, dy, sums, *sizes, 1 / (N * H * W)), 5 * dx.numel()),
             (norm_act_pool_jvp, (dy, sums, affine, affine, vector, vector, y, y, dy, *pooled), 5 * dy.numel()),
             (norm_act_pool_affine, (dy, y, y, sums, *pooled), 4 * dy.numel()),
             (

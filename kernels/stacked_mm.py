@@ -59,7 +59,8 @@ def stacked_mm(
     grid = (B * triton.cdiv(m, tile["ROWS"]) * triton.cdiv(n, tile["COLUMNS"]),)
     _stacked_mm[grid](
         a, b, out, m, k, n, a_batch, a_m, a_k, b_batch, b_k, b_n, out_batch, out_m, ADD=bool(add),
-        PRECISION="ieee" if precision == "fp32" or double else precision, **all_registers({"num_warps": WARPS, "num_stages": 2, **tile}),
+        PRECISION="ieee" if precision == "fp32" or double else precision,
+        **all_registers({"num_warps": WARPS, "num_stages": 2, **tile}),
     )  # fmt: skip
 
 

@@ -126,3 +126,57 @@ def test_a_chunk_fits_the_memory(monkeypatch):
 def test_precision_is_checked():
     with pytest.raises(tlx.TlxError, match="precision is one of fp32, tf32, tf32x3, bf16, not 'half'"):
         tlx.linearize(learner("ProtoNet"), tasks(), backend="triton", precision="half")
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="launches are counted in the interpreter")
+@pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
+def test_launches_do_not_grow_with_tasks(kind):
+    from launches import launches
+
+    counts = []
+    for count in (2, 4):
+        lin = tlx.linearize(learner(kind), tasks(count), backend="triton")
+        V = vectors(2, lin.q)
+        lin.gnvp(V)  # what belongs to the tasks is made once
+        counts.append(sum(sum(found.values()) for found in launches(lambda lin=lin, V=V: lin.gnvp(V))))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="launches are counted in the interpreter")
+def test_launches_of_a_prototypical_network():
+    """Seven a block (six in the first, which pulls no images back), four of the head, and what torch does between."""
+    from launches import launches
+
+    lin = tlx.linearize(learner("ProtoNet"), tasks(2), backend="triton")
+    V = vectors(2, lin.q)
+    lin.gnvp(V)
+    kernels, between = launches(lambda: lin.gnvp(V))
+    assert sum(kernels.values()) == 6 + 4
+    assert sum(between.values()) <= 13, dict(between)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "least"), [("fp32", 0.999), ("tf32x3", 0.999), ("tf32", 0.9)]
+)
+def test_scores_keep_their_ranks(precision, least):
+    """Spearman's correlation with float64 scores, per test task: 0.999 is asked of the first two.
+
+    With bf16 the assembled matrix is refused: it is not symmetric to a thousandth.
+    """
+    from scipy.stats import spearmanr
+
+    def scores(dtype: torch.dtype, precision: str) -> torch.Tensor:
+        made = tlx.TaskInfluence(
+            learner("ProtoNet"),
+            inverse=tlx.Dense(damping=1e-2),
+            backend="triton",
+            dtype=dtype,
+            precision=precision,
+        )
+        return made.fit(tasks(12)[:8]).scores(tasks(12)[8:]).values
+
+    want, got = scores(torch.float64, "fp32"), scores(torch.float32, precision)
+    found = [spearmanr(g, w).statistic for g, w in zip(got, want, strict=True)]
+    print(f"{precision}: Spearman {min(found):.4f} to {max(found):.4f}")
+    assert min(found) >= least

@@ -453,16 +453,17 @@ void norm_act_pool(const Real* x, const Real* mean, const Real* rstd, const Real
 
 template <class Real>
 void norm_act_pool_gather(const Real* dx, const Real* x, const Real* mean, const Real* rstd, const int32_t* winner,
-                          Real* chosen, Real* sums, int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C,
-                          int64_t Ho, int64_t Wo, int64_t kernel, int64_t stride, int64_t padding) {
+                          Real* chosen, Real* moments, int64_t T, int64_t N, int64_t H, int64_t W, int64_t K, int64_t C,
+                          int64_t Ho, int64_t Wo, int64_t kernel, int64_t stride, int64_t padding,
+                          double inverse_count) {
     const Shape s{T, N, H, W, K, C, Ho, Wo, kernel, stride, padding};
     const Primal<Real> p{x, mean, rstd, nullptr, nullptr, nullptr, winner};
-    const Sums partial(sums ? T * s.blocks() * 2 * s.KC() : 0);
+    const Sums partial(moments ? T * s.blocks() * 2 * s.KC() : 0);
     over_blocks(s, [&](int64_t t, int64_t begin, int64_t end, int64_t block) {
-        gather_images(s, p.of(s, t), dx + t * N * H * W * s.KC(), sums != nullptr, begin, end,
+        gather_images(s, p.of(s, t), dx + t * N * H * W * s.KC(), moments != nullptr, begin, end,
                       chosen + t * N * Ho * Wo * s.KC(), partial + block * 2 * s.KC());
     });
-    if (sums) combine<Real>(partial, T, s.blocks(), 2 * s.KC(), 1.0, sums);
+    if (moments) combine<Real>(partial, T, s.blocks(), 2 * s.KC(), inverse_count, moments);
 }
 
 template <class Real>
@@ -533,7 +534,7 @@ void norm_act_pool_hvp(const Real* gy, const Real* gx, const Real* gaffine, cons
                                 int64_t, int64_t, double);                                                             \
     template void norm_act_pool_gather(const Real*, const Real*, const Real*, const Real*, const int32_t*, Real*,      \
                                        Real*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,  \
-                                       int64_t, int64_t, int64_t);                                                     \
+                                       int64_t, int64_t, int64_t, double);                                             \
     template void norm_act_pool_jvp(const Real*, const Real*, const Real*, const Real*, const Real*, const Real*,      \
                                     const Real*, const Real*, Real*, int64_t, int64_t, int64_t, int64_t, int64_t,      \
                                     int64_t);                                                                          \

@@ -248,13 +248,13 @@ class Linearization(ABC):
         if weights.shape != (self.T,):
             raise TlxError(f"weights have shape {tuple(weights.shape)} for {self.T} tasks")
         weights = weights.to(V)
-        total = torch.zeros_like(V)
+        total = None
         parts = self._each(
             lambda block, k: product(block, V[k], weights[block]), len(V), self.forward_side_by_side
         )
         for row in parts:  # in the order of the blocks, so that the sum is the same every time
-            for first, last, part in row:
-                total[first:last] += part
+            share = row[0][2] if len(row) == 1 else torch.cat([part for _, _, part in row])
+            total = share if total is None else total.add_(share)
         return total
 
     def _each(

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..learners import Episode
 
+Made = TypeVar("Made")
+
 
 class Batch:
     """T tasks of one shape."""
 
-    def __init__(self, episodes: Sequence[Episode]):
+    def __init__(self, episodes: Sequence[Episode], keeps: bool = False):
         self.episodes = episodes
+        self.keeps = keeps
+        """Whether what passes make of it at one ω is kept for the next: on a device, which holds one batch."""
+        self._kept: dict[str, tuple[Tensor, Any]] = {}
+
+    def keep(self, name: str, omega: Tensor, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for each ω where this batch keeps it."""
+        if not self.keeps:
+            return make()
+        if name not in self._kept or self._kept[name][0] is not omega:
+            self._kept[name] = (omega, make())
+        return self._kept[name][1]
 
     def __len__(self) -> int:
         return len(self.episodes)

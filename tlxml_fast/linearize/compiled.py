@@ -78,6 +78,7 @@ class CompiledLinearization(Linearization):
         super().__init__(learner, tasks, dtype, report)
         module_plan = compiled_plan(learner, self.device, precision)
         layout = Layout(learner, self.flat, self.dtype, self.device)
+        layout.pack(module_plan.packed_weights)
         self.passes, kernels = passes_of(learner, module_plan, layout, self.ways)
         self.on_device = backend_of(self.device) == "triton"
         self.threads_inside = self.on_device or isinstance(self.passes, MlpAdaptation)
@@ -190,10 +191,15 @@ class CompiledLinearization(Linearization):
     # ---- blocks ---------------------------------------------------------------------------------------------
 
     def _batch(self, block: slice) -> Batch:
-        """The tasks of a block; stacked once where calls are short."""
-        if self.block_size == 1 and not self.on_device:
+        """The tasks of a block; stacked once where calls are short, and on a device until another block's turn."""
+        at = (block.start, block.stop)
+        if self.on_device:
+            if at not in self._batches:
+                self._batches = {at: Batch(self.episodes[block], keeps=True)}
+            return self._batches[at]
+        if self.block_size == 1:
             return Batch(self.episodes[block])
-        return self._batches.setdefault((block.start, block.stop), Batch(self.episodes[block]))
+        return self._batches.setdefault(at, Batch(self.episodes[block]))
 
     def logits_block(self, block: slice) -> Tensor:
         """f, [B, n, C]."""
@@ -258,6 +264,7 @@ class MetaGradient:
         self.learner, self.flat = learner, FlatParameters(parameters)
         self.dtype, self.device = first.dtype, first.device
         layout = Layout(learner, self.flat, self.dtype, self.device)
+        layout.pack(module_plan.packed_weights)
         self.passes = lambda ways: passes_of(learner, module_plan, layout, ways)[0]
 
     def __call__(self, omega: Tensor, task: Task) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -34,6 +36,9 @@ class Embedding:
     # ---- the encoder: one forward for support and query, or one each ----------------------------------------
 
     def _tapes(self, omega: Tensor, batch: Batch) -> list[Tape]:
+        return batch.keep("tapes", omega, lambda: self._forward(omega, batch))
+
+    def _forward(self, omega: Tensor, batch: Batch) -> list[Tape]:
         support, query = batch.support_x, batch.query_x
         together = [torch.cat([support, query], 1)] if self.learner.joint_forward else [support, query]
         w = self.layout.primal(omega[None])
@@ -41,7 +46,7 @@ class Embedding:
 
     def _head(self, tapes: list[Tape], batch: Batch) -> tuple[Tensor, Tensor]:
         """Embeddings [T, S + n, D], support first, and the support labels."""
-        return torch.cat([tape.y for tape in tapes], 1), batch.support_y
+        return (tapes[0].y if len(tapes) == 1 else torch.cat([tape.y for tape in tapes], 1)), batch.support_y
 
     def _moved(self, tapes: list[Tape], V: Tensor, keep: bool = False) -> tuple[Tensor, list[Tangents]]:
         """Tangents of the embeddings, [T, S + n, K, D]."""
@@ -52,7 +57,7 @@ class Embedding:
             t.y.new_zeros(*t.y.shape[:2], K, t.y.shape[2]) if m.dy is None else m.dy
             for t, m in zip(tapes, tangents, strict=True)
         ]
-        return torch.cat(each, 1), tangents
+        return (each[0] if len(each) == 1 else torch.cat(each, 1)), tangents
 
     def _returned(self, tapes: list[Tape], gz: Tensor, total: bool) -> Tensor:
         """Cotangents of ω from those of the embeddings: [T, K, q], or summed over tasks, [1, K, q]."""
@@ -61,7 +66,7 @@ class Embedding:
             self.engine.vjp(tape, g, self.layout.names, total).parameters
             for tape, g in zip(tapes, self._apart(gz, tapes), strict=True)
         ]
-        return sum(self.layout.flatten(named, T, K, gz) for named in each)
+        return reduce(add, (self.layout.flatten(named, T, K, gz) for named in each))
 
     @staticmethod
     def _apart(gz: Tensor, tapes: list[Tape]) -> list[Tensor]:
@@ -132,8 +137,9 @@ class Embedding:
         S = labels.shape[1]
         dz = self._moved(tapes, V)[0].transpose(1, 2)
         learner = self.learner
+        parts = batch.keep("embeddings", omega, lambda: (z[:, :S].contiguous(), z[:, S:].contiguous()))
         gz = proto_gn(
-            z[:, :S], z[:, S:], labels, dz[:, :, :S], dz[:, :, S:],
+            *parts, labels, dz[:, :, :S], dz[:, :, S:],
             ways=self.ways, distance=learner.distance, scale=learner.scale,
         )  # fmt: skip
         cotangents = torch.cat(gz, 2).transpose(1, 2) * weights[:, None, None, None]

@@ -65,6 +65,12 @@ class Plan:
         rest = (s.layer.rest if isinstance(s.layer, ConvBlock) else s.layer for s in self.steps)
         return any(isinstance(layer, NormActPool) and layer.uses_batch_statistics for layer in rest)
 
+    @property
+    def packed_weights(self) -> list[str]:
+        """The weights that a device's convolutions read."""
+        layers = (s.layer.convolution if isinstance(s.layer, ConvBlock) else s.layer for s in self.steps)
+        return [layer.weight for layer in layers if isinstance(layer, DirectConvolution)]
+
     def on_device(self, precision: str) -> Plan:
         """The same plan with the layers' ways on a GPU: `precision` is what products are made of."""
         return Plan(tuple(replace(step, layer=_on_device(step.layer, precision)) for step in self.steps))

@@ -161,15 +161,21 @@ def has_kernel(op: str, x: Tensor) -> bool:
     return _kernel(op, x) is not None and not traced(x)
 
 
-def launch(op: str, *arguments: Tensor | float | str | None, flops: int = 0) -> None:
-    """Run a kernel: tensors contiguous, by address where it is native, None as a null pointer, numbers as they are."""
+def launch(
+    op: str, *arguments: Tensor | float | str | None, flops: int = 0, strided: tuple[Tensor | None, ...] = ()
+) -> None:
+    """Run a kernel: tensors contiguous, by address where it is native, None as a null pointer, numbers as they are.
+
+    On a device those that are `strided` need not be contiguous.
+    """
     tensors = [x for x in arguments if isinstance(x, Tensor)]
+    native = backend_of(tensors[0].device) == "native"
     for x in tensors:
-        if not x.is_contiguous():
+        if not x.is_contiguous() and (native or not any(x is s for s in strided)):
             raise TlxError(f"{op}: a tensor of shape {tuple(x.shape)} is not contiguous.")
     lead = tensors[0]
     with span(op, flops, sum(x.nbytes for x in tensors), dtype=lead.dtype):
-        if backend_of(lead.device) == "native":
+        if native:
             passed = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in arguments]
             _native.kernel(op, lead.dtype)(*passed)
         else:

@@ -4,8 +4,9 @@
     pull   x̄  = the adjoint of push in dx, at ȳ, and in x, at one cotangent ȳ1
     gram   w̄  = the adjoint of push in dw, at ȳ, and in w, at ȳ1: Σ x ȳ + dx ȳ1 over positions
 
-Weights are [T or 1, taps, C, O], their tangents [T or 1, K, taps, C, O], tap = row·kw + column. A pair of arguments may
-be None, both of it. The CPU makes the same products from patches or Winograd's tiles (`im2col`, `winograd`).
+Weights are [T or 1, taps, C, O], their tangents [T or 1, K, taps, C, O], the last three dense, tap = row·kw + column. A
+pair of arguments may be None, both of it. The CPU makes the same products from patches or Winograd's tiles (`im2col`,
+`winograd`).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def conv_push(
         return y if out is None else out.copy_(y)
     if out is None:
         out = first.new_empty(size.T, size.N, *window.output(size.H, size.W), size.K, size.O)
-    _launch("conv_push", size, window, given, out, (), precision)
+    _launch("conv_push", size, window, given, out, (), precision, strided=(w, dw))
     return out
 
 
@@ -75,7 +76,7 @@ def conv_pull(
         return gx if out is None else out.copy_(gx)
     if out is None:
         out = first.new_empty(*size[:4], size.K, size.C)
-    _launch("conv_pull", size, window, given, out, (), precision)
+    _launch("conv_pull", size, window, given, out, (), precision, strided=(w, dw))
     return out
 
 
@@ -95,18 +96,15 @@ def conv_gram(
 
 
 def _launch(
-    op: str,
-    size: Sizes,
-    window: Window,
-    given: tuple[Tensor | None, ...],
-    out: Tensor,
-    more: tuple,
-    precision: str,
-) -> None:
+    op: str, size: Sizes, window: Window, given: tuple[Tensor | None, ...], out: Tensor, more: tuple,
+    precision: str, strided: tuple[Tensor | None, ...] = (),
+) -> None:  # fmt: skip
     terms = sum(x is not None for x in given) // 2
-    # `launch` looks at its first tensor for the device
-    held = [None if x is None else x.contiguous() for x in given]
-    launch(op, *held, out, *size.arguments(window), *more, precision, flops=size.flops(window, terms))
+    held = [x if x is None or any(x is s for s in strided) else x.contiguous() for x in given]
+    launch(
+        op, *held, out, *size.arguments(window), *more, precision,
+        flops=size.flops(window, terms), strided=strided,
+    )  # fmt: skip
 
 
 # ---- in plain torch -------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlxml_fast.ops._dispatch import has_kernel, launch
+from tlxml_fast.ops._dispatch import backend_of, has_kernel, launch
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,13 @@ class Primal:
         return (T, N, K, C, Ho, Wo)
 
 
+def of_tasks(v: Tensor, T: int) -> Tensor:
+    """Tangents [T or 1, K, C] of γ or β as the kernels take them: repeated for T tasks, or with strides on a device."""
+    if backend_of(v.device) == "triton" and v.stride(-1) == 1:
+        return v
+    return v.expand(T, -1, -1).contiguous()
+
+
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each task's channels: x [T, ..., C] → [T, C] each."""
     x = x.flatten(1, -2)
@@ -119,17 +126,19 @@ def norm_act_pool(
 
 
 def norm_act_pool_gather(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
-    """ẋ at the winners [T, N, Ho, Wo, K, C]; Σ ẋ and Σ x̂ẋ as [T, 2, K, C], None where statistics are constants.
+    """ẋ at the winners [T, N, Ho, Wo, K, C]; ⟨ẋ⟩ and ⟨x̂ẋ⟩ as [T, 2, K, C], None where statistics are constants.
 
-    Sums of several sets of images add, so that ẋ can come a few images at a time.
+    Means are over the whole batch: those of several sets of its images add, so that ẋ can come a few at a time.
     """
     T, N, _, _, K, C = dx.shape
     if not has_kernel("norm_act_pool_gather", dx):
         return norm_act_pool_gather_ref(p, dx)
     chosen = dx.new_empty(T, N, *p.slope.shape[2:4], K, C)
-    sums = dx.new_empty(T, 2, K, C) if p.inverse_count else None
-    launch("norm_act_pool_gather", dx, p.x, p.mean, p.rstd, p.winner, chosen, sums, *p.sizes(K))
-    return chosen, sums
+    moments = dx.new_empty(T, 2, K, C) if p.inverse_count else None
+    launch(
+        "norm_act_pool_gather", dx, p.x, p.mean, p.rstd, p.winner, chosen, moments, *p.sizes(K), p.inverse_count
+    )  # fmt: skip
+    return chosen, moments
 
 
 def norm_act_pool_jvp(
@@ -140,16 +149,16 @@ def norm_act_pool_jvp(
     dbeta: Tensor | None = None,
     in_place: bool = False,
 ) -> Tensor:
-    """ẏ [T, N, Ho, Wo, K, C] of what `norm_act_pool_gather` found; moments are its sums over their count, or zero.
+    """ẏ [T, N, Ho, Wo, K, C] of what `norm_act_pool_gather` found; moments are its own, or zero.
 
-    dgamma and dbeta are [T, K, C]. `in_place` writes ẏ over `chosen`.
+    dgamma and dbeta are as `of_tasks` gives them. `in_place` writes ẏ over `chosen`.
     """
     if not has_kernel("norm_act_pool_jvp", chosen):
         return norm_act_pool_jvp_ref(p, chosen, moments, dgamma, dbeta)
     dy = chosen if in_place else torch.empty_like(chosen)
     launch(
         "norm_act_pool_jvp", chosen, moments, dgamma, dbeta, p.rstd, p.gamma, p.x_hat, p.slope, dy,
-        *p.pooled_sizes(chosen.shape[4]),
+        *p.pooled_sizes(chosen.shape[4]), strided=(dgamma, dbeta),
     )  # fmt: skip
     return dy
 
@@ -201,6 +210,7 @@ def norm_act_pool_hvp(
     launch(
         "norm_act_pool_hvp", gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments,
         p.x, p.mean, p.rstd, p.gamma, p.x_hat, p.slope, p.curve, p.winner, dgx, dgaffine, *p.sizes(K), p.inverse_count,
+        strided=(dgamma, dbeta),
     )  # fmt: skip
     return dgx, dgaffine
 
@@ -251,7 +261,7 @@ def norm_act_pool_gather_ref(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | No
     """`norm_act_pool_gather` by gather."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
     sums = torch.stack([dx.sum((1, 2, 3)), (x_hat * dx).sum((1, 2, 3))], 1)
-    return at_winners(p, dx), sums if p.inverse_count else None
+    return at_winners(p, dx), sums * p.inverse_count if p.inverse_count else None
 
 
 def norm_act_pool_jvp_ref(
@@ -372,8 +382,8 @@ def examples(
     one, tangent = normal(*pooled, 1, C), normal(T, K, C)
     # what one pass gives the next must fit: the JVP of the VJP takes the results of both
     gaffine = norm_act_pool_affine_ref(p, one)
-    chosen, sums = norm_act_pool_gather_ref(p, dx)
-    moved = moments * 0 if sums is None else sums * p.inverse_count
+    chosen, own = norm_act_pool_gather_ref(p, dx)
+    moved = moments * 0 if own is None else own
     second = (p, one, norm_act_pool_vjp_ref(p, one, gaffine), gaffine, gy, dx, chosen, moved)
     return {
         "channel_moments": (channel_moments, channel_moments_ref, (x,)),

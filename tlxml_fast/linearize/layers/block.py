@@ -61,7 +61,7 @@ class ConvBlock(Layer):
             if more is not None:
                 sums = more if sums is None else sums.add_(more)
         chosen = chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
-        moments = self.rest.moments(second, chosen, sums)
+        moments = self.rest.moments(chosen, sums)
         return op.norm_act_pool_jvp(
             second, chosen, moments, *self.rest.affine_tangents(second, dw), in_place=True
         ), None

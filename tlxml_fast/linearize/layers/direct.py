@@ -30,7 +30,9 @@ class DirectConvolution(PatchConvolution):
 
     def packed_tangents(self, dw: Tensor) -> Tensor:
         """[T, K, taps, I, O]."""
-        return dw.permute(0, 1, 4, 5, 3, 2).flatten(2, 3).contiguous()
+        packed = dw.permute(0, 1, 4, 5, 3, 2).flatten(2, 3)  # a view of what `Layout.pack` has laid out
+        inputs, outputs = packed.shape[3:]
+        return packed if packed.stride()[2:] == (inputs * outputs, outputs, 1) else packed.contiguous()
 
     def unpacked(self, gU: Tensor) -> Tensor:
         """[T, K, O, I, kh, kw]."""

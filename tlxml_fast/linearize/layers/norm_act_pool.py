@@ -115,8 +115,8 @@ class NormActPool(Layer):
             image = saved.x.new_zeros(*saved.x.shape[:-1], K, saved.x.shape[-1])
         else:
             image = _image(dx, 6)
-        chosen, sums = op.norm_act_pool_gather(saved, image)
-        moments = self.moments(saved, chosen, sums)
+        chosen, moments = op.norm_act_pool_gather(saved, image)
+        moments = self.moments(chosen, moments)
         dy = op.norm_act_pool_jvp(saved, chosen, moments, dgamma, dbeta)
         return (dy.squeeze((2, 3)) if saved.vectors else dy), Kept(image, chosen, moments, dgamma, dbeta)
 
@@ -217,21 +217,22 @@ class NormActPool(Layer):
             return None, None
         T = len(saved.x)
         given = (dw.get(self.norm.weight), dw.get(self.norm.bias))
-        return tuple(None if v is None else v.expand(T, -1, -1).contiguous() for v in given)
+        return tuple(None if v is None else op.of_tasks(v, T) for v in given)
 
     @staticmethod
-    def moments(saved: Primal, chosen: Tensor, sums: Tensor | None) -> Tensor:
-        """⟨ẋ⟩ and ⟨x̂ẋ⟩, [T, 2, K, C]."""
-        if sums is not None:
-            return sums * saved.inverse_count
+    def moments(chosen: Tensor, found: Tensor | None) -> Tensor:
+        """⟨ẋ⟩ and ⟨x̂ẋ⟩, [T, 2, K, C]; zero where statistics are constants."""
+        if found is not None:
+            return found
         return chosen.new_zeros(len(chosen), 2, *chosen.shape[4:])
 
     def named(self, gaffine: Tensor, wanted: frozenset[str], total: bool) -> dict[str, Tensor]:
         """The cotangents of γ and β by name."""
         if self.norm is None:
             return {}
-        pair = zip((self.norm.bias, self.norm.weight), gaffine.unbind(1), strict=True)
-        return {name: g.sum(0, keepdim=True) if total else g for name, g in pair if name in wanted}
+        found = gaffine.sum(0, keepdim=True) if total else gaffine
+        pair = zip((self.norm.bias, self.norm.weight), found.unbind(1), strict=True)
+        return {name: g for name, g in pair if name in wanted}
 
 
 def _image(x: Tensor, dims: int = 5) -> Tensor:
