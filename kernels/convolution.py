@@ -19,9 +19,10 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from tlxml_fast.kernels.card import Card, drawn, meta
 from tlxml_fast.kernels.target import all_registers
-from torch import Tensor
 
 
 @triton.jit

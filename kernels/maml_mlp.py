@@ -26,13 +26,13 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from tlxml_fast.errors import TlxError
 from tlxml_fast.kernels import maml_mlp_passes as passes
 from tlxml_fast.kernels.card import Card
 from tlxml_fast.kernels.maml_mlp_passes import INPUTS, OUTPUTS, WIDE
 from tlxml_fast.kernels.target import all_registers
-from torch import Tensor
-
-from tlxml_fast.errors import TlxError
 
 
 # Sizes and addresses may not be specialised: they must not decide layouts, and with them the order of sums.

@@ -16,9 +16,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from tlxml_fast.kernels.card import Card, drawn, meta
 from tlxml_fast.kernels.target import all_registers
-from torch import Tensor
 
 TANGENTS = 4  # a tile without tangents must still have four numbers a thread, for 128-bit accesses
 TILE = {torch.float32: 2048, torch.float64: 1024}  # numbers, where there are TANGENTS of them

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from tlxml_fast.kernels.card import Card
 from torch import Tensor
 
 from tlxml_fast.errors import TlxError
+from tlxml_fast.kernels.card import Card
 
 
 class Tile(NamedTuple):

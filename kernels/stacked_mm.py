@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from tlxml_fast.kernels.card import Card, drawn, meta
 from tlxml_fast.kernels.target import all_registers
-from torch import Tensor
 
 WARPS = 4
 

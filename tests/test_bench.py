@@ -9,6 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_mode
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+import tlxml_fast as tlx
 from tlxml_fast.benchmarks import arithmetic, baselines, figures, memory, scaling, tables
 from tlxml_fast.benchmarks import run as bench
 from tlxml_fast.benchmarks.cases import BASELINES, CASES, GENERAL, GRADIENTS, Case, Goal, mlp_learner, tiny
@@ -19,10 +23,6 @@ from tlxml_fast.benchmarks.machine import described, sentence
 from tlxml_fast.benchmarks.measure import OURS, Settings, contest, validate
 from tlxml_fast.benchmarks.scaling import Power, Sweep
 from tlxml_fast.benchmarks.tasks import random_tasks
-from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
-
-import tlxml_fast as tlx
 from tlxml_fast.ops import native_available
 from tlxml_fast.profiling import Peaks
 

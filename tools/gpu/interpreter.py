@@ -10,7 +10,7 @@ import sys
 
 from rung import ROOT, Failure, environment, finish, triton_path
 
-TESTS = ["tests/ops", "tests/kernels"]
+TESTS = ["tests/ops", "tests/kernels", "tests/test_engine_on_a_device.py"]
 
 
 def run() -> str:
