@@ -12,6 +12,7 @@ from ..ops._dispatch import backend_of, why_not
 from ..task import Task, TaskSet
 from .base import BackendReport, FlatParameters, Linearization
 from .compiled import CompiledLinearization, MetaGradient
+from .device import DeviceLinearization
 from .plan import Unsupported
 from .reference import ReferenceLinearization
 
@@ -21,6 +22,7 @@ __all__ = [
     "BACKENDS",
     "BackendReport",
     "CompiledLinearization",
+    "DeviceLinearization",
     "FlatParameters",
     "Linearization",
     "MetaGradient",
@@ -82,7 +84,8 @@ def linearize(
             raise BackendError(f"strict=True, and the engine cannot run: {report.reason}")
         return ReferenceLinearization(learner, TaskSet(tasks), dtype, report)
     try:
-        return CompiledLinearization(learner, TaskSet(tasks), dtype, report, precision)
+        kind = DeviceLinearization if report.backend == "triton" else CompiledLinearization
+        return kind(learner, TaskSet(tasks), dtype, report, precision)
     except Unsupported as error:
         reason = f"the engine has no plan for this {type(learner.module).__name__}: {error}"
     if strict:

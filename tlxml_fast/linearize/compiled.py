@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +12,10 @@ from ..learners import MAML, Episode, Learner, ProtoNet
 from ..memory import keep_freed_memory
 from ..ops._dispatch import backend_of, why_not
 from ..ops.convolution import PRECISIONS
-from ..parallel import Map
 from ..task import Task, TaskSet
 from .adaptation import Adaptation
 from .base import BackendReport, FlatParameters, Linearization
 from .batch import Batch
-from .chunk import Chunk
 from .embedding import Embedding
 from .mlp_adaptation import MlpAdaptation, mlp_of
 from .parameters import Layout
@@ -62,8 +57,7 @@ class CompiledLinearization(Linearization):
     """Derivatives by the engine: products of layers, K vectors at once, tasks side by side.
 
     Blocks of tasks have a size that the tasks' shape alone decides, and sums over tasks run over blocks in order:
-    how the work is scheduled does not change a result. On a device its free memory decides, and the report's
-    decisions have the chunk.
+    how the work is scheduled does not change a result.
     """
 
     def __init__(
@@ -80,18 +74,13 @@ class CompiledLinearization(Linearization):
         layout = Layout(learner, self.flat, self.dtype, self.device)
         layout.pack(module_plan.packed_weights)
         self.passes, kernels = passes_of(learner, module_plan, layout, self.ways)
-        self.on_device = backend_of(self.device) == "triton"
-        self.threads_inside = self.on_device or isinstance(self.passes, MlpAdaptation)
+        self.threads_inside = isinstance(self.passes, MlpAdaptation)
         self.report.decisions |= {"plan": str(module_plan), "kernels": kernels}
-        if self.on_device:
-            self.report.decisions["precision"] = precision
         self._batches: dict[tuple[int, int], Batch] = {}
 
     @cached_property
     def block_size(self) -> int:
         """Tasks worked on at once: many where a kernel shares them among threads, one where there are images."""
-        if self.on_device:
-            return self.chunk.tasks
         if self.threads_inside:
             return max(16, min(WHOLE_TASKS, BLOCK_BYTES // (self.omega.element_size() * self.q)))
         example = self.episodes[0]
@@ -104,26 +93,14 @@ class CompiledLinearization(Linearization):
     def gradient_blocks(self) -> list[slice]:
         """Of small images several tasks at once, so that the calls between kernels weigh less."""
         self.prepare()
-        if self.block_size > 1 or self.on_device:
+        if self.block_size > 1:
             return self.blocks
         size = max(1, min(MOST_IMAGES, GRADIENT_BYTES // (self.omega.element_size() * self._numbers)))
         return [slice(i, min(self.T, i + size)) for i in range(0, self.T, size)]
 
     def vectors_at_once(self) -> int:
-        """As many as fit into VECTOR_BYTES, or into the device."""
-        return self.chunk.vectors if self.on_device else self._vectors
-
-    @cached_property
-    def chunk(self) -> Chunk:
-        """What a device takes at once."""
-        one = Batch(self.episodes[:1])
-        numbers = self.omega.element_size() * self.passes.numbers_a_vector(self.omega, one)
-        chunk = Chunk.of(
-            self.device, numbers, 4 * numbers
-        )  # a task's own values: activations, x̂, slopes, winners
-        chunk.tasks = min(chunk.tasks, self.T)
-        self.report.decisions["chunk"] = f"{chunk}: {chunk.why}"
-        return chunk
+        """As many as fit into VECTOR_BYTES."""
+        return self._vectors
 
     @cached_property
     def _numbers(self) -> int:
@@ -136,70 +113,13 @@ class CompiledLinearization(Linearization):
 
     def prepare(self) -> None:
         """The number of vectors at once."""
-        _ = self.chunk if self.on_device else self._vectors
-
-    # ---- a device whose memory may run out ------------------------------------------------------------------
-
-    def task_threads(self, side_by_side: bool = True) -> AbstractContextManager[Map]:
-        """On a device one block after another, in halves where memory runs out."""
-        if not self.on_device:
-            return super().task_threads(side_by_side)
-        self.prepare()
-        return nullcontext(self._in_order)
-
-    def _in_order(self, function: Callable[[Any], Any], blocks: Iterable[Any]) -> Iterator[Any]:
-        return (self._within_memory(function, block) for block in blocks)
-
-    def _within_memory(self, function: Callable[[slice], Tensor], block: slice) -> Tensor:
-        """Rows of a block's tasks."""
-        try:
-            return function(block)
-        except torch.OutOfMemoryError:
-            self._halve()
-        middle = (block.start + block.stop + 1) // 2
-        halves = (slice(block.start, middle), slice(middle, block.stop))
-        return torch.cat([self._within_memory(function, half) for half in halves if half.stop > half.start])
-
-    def _each(
-        self, apply: Callable[[slice, slice], Tensor], K: int, side_by_side: bool = True
-    ) -> Iterator[list[tuple[int, int, Tensor]]]:
-        if not self.on_device:
-            yield from super()._each(apply, K, side_by_side)
-            return
-        start = 0
-        while start < self.T:
-            block = slice(start, min(self.T, start + self.chunk.tasks))
-            step = self.chunk.vectors
-            try:
-                row = [
-                    (i, min(K, i + step), apply(block, slice(i, min(K, i + step)))) for i in range(0, K, step)
-                ]
-            except torch.OutOfMemoryError:
-                self._halve()
-                continue
-            yield row
-            start = block.stop
-
-    def _halve(self) -> None:
-        self._batches.clear()
-        self.chunk.halve()
-        self.__dict__.pop("block_size", None)
-        self.report.decisions["chunk"] = f"{self.chunk}: {self.chunk.why}"
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    # ---- blocks ---------------------------------------------------------------------------------------------
+        _ = self._vectors
 
     def _batch(self, block: slice) -> Batch:
-        """The tasks of a block; stacked once where calls are short, and on a device until another block's turn."""
-        at = (block.start, block.stop)
-        if self.on_device:
-            if at not in self._batches:
-                self._batches = {at: Batch(self.episodes[block], keeps=True)}
-            return self._batches[at]
+        """The tasks of a block; stacked once where calls are short."""
         if self.block_size == 1:
             return Batch(self.episodes[block])
-        return self._batches.setdefault(at, Batch(self.episodes[block]))
+        return self._batches.setdefault((block.start, block.stop), Batch(self.episodes[block]))
 
     def logits_block(self, block: slice) -> Tensor:
         """f, [B, n, C]."""

@@ -1,0 +1,118 @@
+"""The engine on a device: chunks of tasks and vectors by its free memory, halved when that runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..learners import Learner
+from ..parallel import Map
+from ..task import TaskSet
+from .base import BackendReport
+from .batch import Batch
+from .chunk import Chunk
+from .compiled import CompiledLinearization
+
+
+class DeviceLinearization(CompiledLinearization):
+    """Blocks one after another, as many tasks times vectors at once as fit; the report's decisions have the chunk.
+
+    Where a sum over tasks is cut depends on the memory that is free, and the sum on that to rounding.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        tasks: TaskSet,
+        dtype: torch.dtype | None,
+        report: BackendReport,
+        precision: str = "fp32",
+    ):
+        super().__init__(learner, tasks, dtype, report, precision)
+        self.threads_inside = True
+        self.report.decisions["precision"] = precision
+        self._latest: tuple[slice, Batch] | None = None
+
+    @property
+    def block_size(self) -> int:
+        """The chunk's tasks."""
+        return self.chunk.tasks
+
+    @property
+    def gradient_blocks(self) -> list[slice]:
+        """As those of products."""
+        return self.blocks
+
+    def vectors_at_once(self) -> int:
+        """The chunk's."""
+        return self.chunk.vectors
+
+    @property
+    def _vectors(self) -> int:
+        return self.chunk.vectors
+
+    @cached_property
+    def chunk(self) -> Chunk:
+        """What the device takes at once; a task's own values (activations, x̂, slopes, winners) count as 4 vectors."""
+        one = Batch(self.episodes[:1])
+        numbers = self.omega.element_size() * self.passes.numbers_a_vector(self.omega, one)
+        chunk = Chunk.of(self.device, numbers, 4 * numbers)
+        chunk.tasks = min(chunk.tasks, self.T)
+        self.report.decisions["chunk"] = f"{chunk}: {chunk.why}"
+        return chunk
+
+    def prepare(self) -> None:
+        """The chunk."""
+        _ = self.chunk
+
+    def task_threads(self, side_by_side: bool = True) -> AbstractContextManager[Map]:
+        """One block after another, in halves where memory runs out."""
+        self.prepare()
+        return nullcontext(self._in_order)
+
+    def _in_order(self, function: Callable[[Any], Any], blocks: Iterable[Any]) -> Iterator[Any]:
+        return (self._within_memory(function, block) for block in blocks)
+
+    def _within_memory(self, function: Callable[[slice], Tensor], block: slice) -> Tensor:
+        """Rows of a block's tasks."""
+        try:
+            return function(block)
+        except torch.OutOfMemoryError:
+            self._halve()
+        middle = (block.start + block.stop + 1) // 2
+        halves = (slice(block.start, middle), slice(middle, block.stop))
+        return torch.cat([self._within_memory(function, half) for half in halves if half.stop > half.start])
+
+    def _each(
+        self, apply: Callable[[slice, slice], Tensor], K: int, side_by_side: bool = True
+    ) -> Iterator[list[tuple[int, int, Tensor]]]:
+        start = 0
+        while start < self.T:
+            block, step = slice(start, min(self.T, start + self.chunk.tasks)), self.chunk.vectors
+            chunks = [slice(i, min(K, i + step)) for i in range(0, K, step)]
+            try:
+                row = [(k.start, k.stop, apply(block, k)) for k in chunks]
+            except torch.OutOfMemoryError:
+                self._halve()
+                continue
+            yield row
+            start = block.stop
+
+    def _halve(self) -> None:
+        self._latest = None
+        self.chunk.halve()
+        self.report.decisions["chunk"] = f"{self.chunk}: {self.chunk.why}"
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _batch(self, block: slice) -> Batch:
+        """The tasks of a block, with what passes keep of it, until it is another's turn."""
+        if self._latest is None or self._latest[0] != block:
+            self._latest = None  # free it before the next is made
+            self._latest = (block, Batch(self.episodes[block], keeps=True))
+        return self._latest[1]
