@@ -48,7 +48,9 @@ def drawn(
     many = len(launches) > 1
     return [
         Card(
-            name + (f" {fn.__name__}" if many else ""), fn, args, grid, options, flops, numbers, unit, padded
+            name + (f" {fn.__name__}" if many else ""),
+            *(fn, args, grid, options, flops, numbers, unit, padded),
+            call=(launcher, *arguments),
         )
         for fn, args, grid, options in launches
     ]
