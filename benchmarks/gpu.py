@@ -49,6 +49,7 @@ def main() -> None:
     out = parser.parse_args().out
     if not torch.cuda.is_available():
         raise BackendError("the GPU benchmark needs a CUDA device, and torch sees none")
+    torch.backends.cudnn.allow_tf32 = False  # all contestants in fp32, as ours is
     console = Console(width=140)
     rates = measured_rates()
     kernels = list(kernel_rows(rates))

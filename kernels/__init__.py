@@ -1,8 +1,9 @@
 """The Triton twins of csrc/cpu, one file an op, for CUDA devices; proven without one by `make gpu-check`.
 
 A launcher has the name and the arguments of the op's kernel in csrc/ops.h, with tensors for pointers: contiguous
-inputs, outputs that it alone writes. Where TRITON_INTERPRET=1, Triton's interpreter runs the same kernels on the CPU's
-tensors.
+inputs, outputs that it alone writes. (`stacked_mm` has a precision besides, and the products of `convolution` are a
+device's only: ops/convolution.py has their arguments.) Where TRITON_INTERPRET=1, Triton's interpreter runs the same
+kernels on the CPU's tensors.
 """
 
 from __future__ import annotations

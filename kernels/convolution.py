@@ -170,6 +170,7 @@ def _gram(
 
 FEW_CHANNELS = 16
 SPLIT_POSITIONS = 16_384
+MOST_SPLITS = 65_535  # the length of a grid's third axis
 
 # Positions a tile, the step of its inner index, and warps, by what products are made of: as large as registers hold.
 TILES = {
@@ -281,6 +282,11 @@ def conv_gram(
         each = SPLIT_POSITIONS
         parts = triton.cdiv(positions, each)
         splits = parts * T
+        if splits > MOST_SPLITS:  # so many small tasks: half of them at a time
+            for tasks, count in ((slice(0, T // 2), T // 2), (slice(T // 2, T), T - T // 2)):
+                given = (v if v is None else v[tasks] for v in (x, gy, dx, gy1))
+                conv_gram(*given, gw[tasks], count, N, K, *g, 0, precision)
+            return
     out = gw if parts == 1 else gw.new_empty(parts, *gw.shape)
     grid = (K * triton.cdiv(rows, tile["ROWS"]), triton.cdiv(O, tile["COLUMNS"]), splits)
     _gram[grid](x, gy, dx, gy1, out, T, N, K, each, **g._asdict(), TOTAL=bool(total), **all_registers(tile))

@@ -3,7 +3,8 @@
 All are bound by memory. A tile is [positions, tangents, channels]: what the K tangents of a position share (x, x̂,
 slope, winner) is read once for TANGENTS of them, and channels lie side by side, so that rows of a multiple of four load
 and store 128 bits a thread. Whatever is summed over a task's positions is summed by one program, tile after tile: the
-order depends on the positions and on C, never on T or K. Bytes, with e the size of a number and κ = ⌈K / TANGENTS⌉:
+order depends on the positions and on C, never on T; K of 1, 2 or more lays a tile out differently among threads. Bytes,
+with e the size of a number and κ = ⌈K / TANGENTS⌉:
 
     gather   e·P·(K + κ)C + e·Q·KC + 4Q·κC          P positions of x, Q of y; where windows overlap, dx is read again
     jvp      e·Q·(2K + 2κ)C
@@ -78,10 +79,11 @@ def _forward(
     LEAK: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    task = tl.program_id(0).to(tl.int64)
-    c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    tiles = tl.cdiv(N * Ho * Wo, POSITIONS)
+    task = (tl.program_id(0) // tiles).to(tl.int64)
+    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     in_c = c < C
-    row = tl.program_id(1) * POSITIONS + tl.arange(0, POSITIONS)
+    row = tl.program_id(0) % tiles * POSITIONS + tl.arange(0, POSITIONS)
     n, i, j = _place(row, Ho, Wo)
     there = row < N * Ho * Wo
     mu = tl.load(mean + task * C + c, mask=in_c, other=0.0)[None, :]
@@ -405,7 +407,7 @@ def norm_act_pool(
     """y = pool(act(γx̂ + β)), and what its derivatives need."""
     channels = min(64, max(4, triton.next_power_of_2(C)))
     positions = TILE[x.dtype] // 2 // channels
-    grid = (T, triton.cdiv(N * Ho * Wo, positions), triton.cdiv(C, channels))
+    grid = (T * triton.cdiv(N * Ho * Wo, positions), triton.cdiv(C, channels))
     _forward[grid](
         x, mean, rstd, gamma, beta, y, x_hat, slope, winner, N, H, W, C, Ho, Wo,
         LEAK=leak, KERNEL=kernel, STRIDE=stride, PADDING=padding, POSITIONS=positions, CHANNELS=channels,

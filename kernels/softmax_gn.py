@@ -27,6 +27,7 @@ class Tile(NamedTuple):
 
 TILES = (Tile(8, 128, 4), Tile(32, 32, 4), Tile(128, 8, 4), Tile(1024, 2, 8), Tile(8192, 1, 16))
 TANGENTS = 8
+MOST_TASKS = 65_535  # of a launch: the length of a grid's third axis
 
 
 # K may not be specialised: whether it is a multiple of 16 must not decide layouts, and with them the order of sums.
@@ -65,9 +66,20 @@ def _softmax_gn(
 def softmax_gn(logits: Tensor, u: Tensor, out: Tensor, T: int, K: int, n: int, C: int) -> None:
     """out = Λu: logits [T, n, C], u and out [T, K, n, C]."""
     tile = _tile(C)
-    _softmax_gn[_grid(tile, T, K, n)](
-        logits, u, out, K, n, C, tile.classes, tile.rows, TANGENTS, num_warps=tile.warps
-    )
+    for first in range(0, T, MOST_TASKS):
+        tasks = slice(first, first + MOST_TASKS)
+        _softmax_gn[_grid(tile, min(T - first, MOST_TASKS), K, n)](
+            logits[tasks],
+            u[tasks],
+            out[tasks],
+            K,
+            n,
+            C,
+            tile.classes,
+            tile.rows,
+            TANGENTS,
+            num_warps=tile.warps,
+        )
 
 
 def _tile(C: int) -> Tile:

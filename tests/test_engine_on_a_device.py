@@ -113,6 +113,36 @@ def test_gradients_in_halves(monkeypatch):
         near(lin.gradients(), want)
 
 
+def test_many_blocks_and_matrices_when_memory_runs_out(monkeypatch):
+    """Later blocks are cut without running out again, and matrices of parts are added."""
+    given = tasks(9)
+    plain = tlx.linearize(learner("ProtoNet"), given, backend="triton")
+    lin = tlx.linearize(learner("ProtoNet"), given, backend="triton")
+    lin.chunk.tasks = 4
+
+    def short(product):
+        def limited(omega, batch, *rest):
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("a fake allocator's")
+            return product(omega, batch, *rest)
+
+        return limited
+
+    for name in ("gradients", "logits"):
+        monkeypatch.setattr(lin.passes, name, short(getattr(lin.passes, name)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tlx.FallbackWarning)
+        near(lin.gradients(), plain.gradients())
+        assert lin.chunk.tasks == 2
+
+        def total(block: slice) -> torch.Tensor:
+            return lin.passes.gradients(lin.omega, lin._batch(block), lin.targets[block])[1].sum(0)
+
+        lin.chunk.tasks = 9
+        with lin.task_threads(join=sum) as each:
+            near(next(iter(each(total, [slice(0, 9)]))), plain.gradients().sum(0))
+
+
 def test_a_chunk_fits_the_memory(monkeypatch):
     monkeypatch.setattr(sys.modules[Chunk.__module__], "free_memory", lambda device: 10_000_000)
     chunk = Chunk.of(torch.device(DEVICE), bytes_a_vector=50_000, shared_bytes=200_000)
@@ -152,13 +182,11 @@ def test_launches_of_a_prototypical_network():
     lin.gnvp(V)
     kernels, between = launches(lambda: lin.gnvp(V))
     assert sum(kernels.values()) == 6 + 4
-    assert sum(between.values()) <= 13, dict(between)
+    assert sum(between.values()) <= 11, dict(between)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("precision", "least"), [("fp32", 0.999), ("tf32x3", 0.999), ("tf32", 0.9)]
-)
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999), ("tf32x3", 0.999), ("tf32", 0.9)])
 def test_scores_keep_their_ranks(precision, least):
     """Spearman's correlation with float64 scores, per test task: 0.999 is asked of the first two.
 

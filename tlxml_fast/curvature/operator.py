@@ -49,7 +49,7 @@ class CurvatureOperator:
         with progress_bar(f"{self.curvature.name} matrix", len(self.buckets), self.progress) as advance:
             for lin in self.buckets.linearizations:
                 way = self._cheapest(lin)
-                with lin.task_threads(way.side_by_side) as each:
+                with lin.task_threads(way.side_by_side, join=sum) as each:
                     for block, matrix in zip(lin.blocks, each(way.assemble, lin.blocks), strict=True):
                         with span("sum of matrices", total.numel(), 24 * total.numel(), dtype=torch.float64):
                             total += matrix
@@ -83,7 +83,7 @@ def _failure(lin: Linearization, way: Way) -> str | None:
     """Why the model cannot go this way; None if it can."""
     try:
         with lin.task_threads(way.side_by_side) as each:
-            list(each(lambda _: way.sample(), [0]))
+            list(each(lambda _: way.sample(), lin.blocks[:1]))
     except (RuntimeError, NotImplementedError) as error:
         return str(error).splitlines()[0]
     return None

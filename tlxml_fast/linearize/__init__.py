@@ -88,6 +88,8 @@ def linearize(
         return kind(learner, TaskSet(tasks), dtype, report, precision)
     except Unsupported as error:
         reason = f"the engine has no plan for this {type(learner.module).__name__}: {error}"
+        if precision != "fp32":
+            reason += f"; precision={precision!r} is not used"
     if strict:
         raise BackendError(reason)
     if backend != "auto":

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..errors import TaskError, TlxError
+from ..errors import LearnerError, TaskError, TlxError
 from ..learners import Episode, Learner, Parameters
 from ..parallel import Map, task_threads
 from ..task import TaskSet
@@ -46,6 +46,9 @@ class FlatParameters:
         }
 
 
+Join = Callable[[list[Tensor]], Tensor]
+
+
 class Linearization(ABC):
     """f_t(ω) and L_t(ω) of T tasks of one shape, with their derivatives at the learner's ω.
 
@@ -68,6 +71,10 @@ class Linearization(ABC):
         self.dtype, self.device = dtype or first.dtype, first.device
         if not self.dtype.is_floating_point or self.dtype.itemsize < 4:
             raise TlxError(f"dtype is torch.float32 or torch.float64, not {self.dtype}")
+        if len({p.device for p in parameters.values()}) > 1:
+            raise LearnerError(
+                "the learner's parameters are on several devices; move the module before the learner is made"
+            )
         self.omega = self.flat.flatten(parameters).detach().to(self.dtype)
         shape = tasks[0].shape
         self.ways, self.labelled = shape.ways, shape.labelled
@@ -220,10 +227,11 @@ class Linearization(ABC):
         chunks = (eye[:, None, :, None] * U[:, :, :, None]).flatten(1, 2).split(self.vectors_at_once(), 1)
         return torch.cat([self.vjp_block(block, u) for u in chunks], 1).view(B, n, r, -1)
 
-    def task_threads(self, side_by_side: bool = True) -> AbstractContextManager[Map]:
-        """`parallel.task_threads` for functions of a task's index; what tasks share is made before.
+    def task_threads(self, side_by_side: bool = True, join: Join = torch.cat) -> AbstractContextManager[Map]:
+        """`parallel.task_threads` for functions of a block; what tasks share is made before.
 
-        Only functions in reverse mode may run side by side: torch's forward mode has one global level.
+        Only functions in reverse mode may run side by side: torch's forward mode has one global level. `join` makes
+        the result of a block of those of its parts, where a block has to be cut.
         """
         self.prepare()
         _ = self.logits, self.labelled and self.targets
@@ -240,11 +248,16 @@ class Linearization(ABC):
                 f"task {self.tasks[0].label!r} has no query labels; explain a prediction with target="
             )
 
+    @cached_property
+    def _uniform(self) -> Tensor:
+        """Every task's weight where none are given."""
+        return self.omega.new_full((self.T,), 1 / self.T)
+
     def _weighted_sum(
         self, product: Callable[[slice, Tensor, Tensor], Tensor], V: Tensor, weights: Tensor | None
     ) -> Tensor:
         V = self.vectors(V, self.q)
-        weights = self.omega.new_full((self.T,), 1 / self.T) if weights is None else torch.as_tensor(weights)
+        weights = self._uniform if weights is None else torch.as_tensor(weights)
         if weights.shape != (self.T,):
             raise TlxError(f"weights have shape {tuple(weights.shape)} for {self.T} tasks")
         weights = weights.to(V)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from ..learners import Learner
 from ..parallel import Map
 from ..task import TaskSet
-from .base import BackendReport
+from .base import BackendReport, Join
 from .batch import Batch
 from .chunk import Chunk
 from .compiled import CompiledLinearization
@@ -70,23 +69,33 @@ class DeviceLinearization(CompiledLinearization):
         """The chunk."""
         _ = self.chunk
 
-    def task_threads(self, side_by_side: bool = True) -> AbstractContextManager[Map]:
-        """One block after another, in halves where memory runs out."""
+    @cached_property
+    def logits(self) -> Tensor:
+        """f, [T, n, C]."""
+        return torch.cat([self._within_memory(self.logits_block, block, torch.cat) for block in self.blocks])
+
+    def task_threads(self, side_by_side: bool = True, join: Join = torch.cat) -> AbstractContextManager[Map]:
+        """One block after another, in parts where memory runs out."""
         self.prepare()
-        return nullcontext(self._in_order)
 
-    def _in_order(self, function: Callable[[Any], Any], blocks: Iterable[Any]) -> Iterator[Any]:
-        return (self._within_memory(function, block) for block in blocks)
+        def in_order(function: Callable[[slice], Tensor], blocks: Iterable[slice]) -> Iterator[Tensor]:
+            return (self._within_memory(function, block, join) for block in blocks)
 
-    def _within_memory(self, function: Callable[[slice], Tensor], block: slice) -> Tensor:
-        """Rows of a block's tasks."""
-        try:
-            return function(block)
-        except torch.OutOfMemoryError:
-            self._halve()
-        middle = (block.start + block.stop + 1) // 2
-        halves = (slice(block.start, middle), slice(middle, block.stop))
-        return torch.cat([self._within_memory(function, half) for half in halves if half.stop > half.start])
+        return nullcontext(in_order)
+
+    def _within_memory(self, function: Callable[[slice], Tensor], block: slice, join: Join) -> Tensor:
+        """What `function` gives for a block, joined of as many parts as the chunk asks for by now."""
+        parts: list[Tensor] = []
+        start = block.start
+        while start < block.stop:
+            part = slice(start, min(block.stop, start + self.chunk.tasks))
+            try:
+                parts.append(function(part))
+            except torch.OutOfMemoryError:
+                self._halve()
+                continue
+            start = part.stop
+        return parts[0] if len(parts) == 1 else join(parts)
 
     def _each(
         self, apply: Callable[[slice, slice], Tensor], K: int, side_by_side: bool = True

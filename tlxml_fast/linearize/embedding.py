@@ -142,7 +142,9 @@ class Embedding:
             *parts, labels, dz[:, :, :S], dz[:, :, S:],
             ways=self.ways, distance=learner.distance, scale=learner.scale,
         )  # fmt: skip
-        cotangents = torch.cat(gz, 2).transpose(1, 2) * weights[:, None, None, None]
+        joined = torch.cat(gz, 2).transpose(1, 2)  # [T, S + n, K, D]
+        cotangents = torch.empty_like(joined, memory_format=torch.contiguous_format)
+        torch.mul(joined, weights[:, None, None, None], out=cotangents)
         return self._returned(tapes, cotangents, total=True)[0]
 
     def no_third_derivative(self) -> str | None:

@@ -19,8 +19,8 @@ class Layout:
         self.shapes = {name: tuple(p.shape) for name, p in own.items()}
         self.sizes = [p.numel() for p in own.values()]
         self.size = sum(self.sizes)
-        self.device = device
         """p: ω begins with these; learned rates follow."""
+        self.device = device
         self.names = frozenset(own)
         self.packed: frozenset[str] = frozenset()
         self.constants = {

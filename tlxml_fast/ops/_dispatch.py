@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -153,6 +154,11 @@ def deliver(result: Tensor, out: Tensor | None) -> Tensor:
     return result if out is None or out is result else out.copy_(result)
 
 
+def device_of(x: Tensor) -> AbstractContextManager:
+    """Launches go to the current device: make it x's."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
 # ---- ops that only the engine calls: it gives them plain, contiguous tensors of one dtype --------------
 
 
@@ -174,7 +180,7 @@ def launch(
         if not x.is_contiguous() and (native or not any(x is s for s in strided)):
             raise TlxError(f"{op}: a tensor of shape {tuple(x.shape)} is not contiguous.")
     lead = tensors[0]
-    with span(op, flops, sum(x.nbytes for x in tensors), dtype=lead.dtype):
+    with span(op, flops, sum(x.nbytes for x in tensors), dtype=lead.dtype), device_of(lead):
         if native:
             passed = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in arguments]
             _native.kernel(op, lead.dtype)(*passed)

@@ -117,7 +117,7 @@ def norm_act_pool(
     if not has_kernel("norm_act_pool", x):
         return norm_act_pool_ref(x, mean, rstd, gamma, beta, leak, pool, inverse_count)
     y, x_hat, slope = (x.new_empty(shape) for _ in range(3))
-    winner = torch.empty(shape, dtype=torch.int32)
+    winner = x.new_empty(shape, dtype=torch.int32)
     primal = Primal(x, mean, rstd, gamma, x_hat, slope, winner, pool, inverse_count)
     launch(
         "norm_act_pool", x, mean, rstd, gamma, beta, y, x_hat, slope, winner, *primal.sizes(), leak

@@ -54,7 +54,8 @@ def proto_gn(
         ways: the number of classes C.
         distance: "sqeuclidean", "euclidean" or "cosine".
         scale: the factor s of the logits.
-        backend: "native" (C++, CPU tensors), "reference" (pure torch), or "auto": native where it can run.
+        backend: "native" (C++, CPU tensors), "triton" (CUDA tensors, at most 256 ways), "reference" (pure torch), or
+            "auto": the compiled one of the tensors' device where it can run.
         out: the two tensors to write, shaped as the results and sharing no memory with the
             inputs or each other.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tlxml_fast.ops import _native, _triton
-from tlxml_fast.ops._dispatch import backend_of, has_kernel
+from tlxml_fast.ops._dispatch import backend_of, device_of, has_kernel
 from tlxml_fast.profiling import span
 
 SMALL = 128 * 128
@@ -42,7 +42,8 @@ def stacked_mm(
         if backend_of(a.device) == "native":
             _native.kernel("stacked_mm", a.dtype)(a.data_ptr(), b.data_ptr(), result.data_ptr(), *sizes)
         else:
-            _triton.kernel("stacked_mm")(a, b, result, *sizes, precision)
+            with device_of(a):
+                _triton.kernel("stacked_mm")(a, b, result, *sizes, precision)
         return result
 
 

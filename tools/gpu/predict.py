@@ -16,7 +16,7 @@ from typing import NamedTuple
 from chips import CHIPS
 
 LAUNCH_US = 5.0
-LAUNCHES = 45  # a chunk of tasks, our 31 and torch's between
+LAUNCHES = 43 + 24  # a chunk of tasks: a product, and the forward pass
 SIDES, CHANNELS, TAPS = (28, 14, 7, 3), 64, 9
 
 
@@ -30,7 +30,7 @@ class Launch(NamedTuple):
 
 
 def launches(tasks: int, vectors: int, images: int, queries: int, ways: int) -> Iterator[Launch]:
-    """Of one product, the forward pass at ω left out: it is kept between products."""
+    """Of one product of a chunk, with the forward pass: it is kept only for another product of the same chunk."""
     for block, side in enumerate(SIDES):
         P, Q = tasks * images * side**2, tasks * images * (side // 2) ** 2
         C, O, K = (1 if block == 0 else CHANNELS), CHANNELS, vectors
@@ -39,6 +39,9 @@ def launches(tasks: int, vectors: int, images: int, queries: int, ways: int) -> 
         x, dx, y, dy = 4 * P * C, 4 * P * K * C, 4 * P * O, 4 * P * K * O
         pooled, dpooled = 4 * Q * O, 4 * Q * K * O
         first = block == 0
+        yield Launch("forward", product / K, x + weights / K + y, True)
+        # moments, then norm, activation and pool
+        yield Launch("forward", 9 * P * O, 3 * y + 3 * pooled, False)
         yield Launch(
             "conv_push", (1 if first else 2) * product, x + (0 if first else dx) + weights + dy, True
         )
