@@ -22,7 +22,7 @@ WHERE = {
     "norm_act_pool_jvp": "norm_act_pool",
     "norm_act_pool_affine": "norm_act_pool",
     "norm_act_pool_vjp": "norm_act_pool",
-    "norm_act_pool_hvp": "norm_act_pool",
+    "norm_act_pool_hvp": "norm_act_pool_hvp",
     "conv_push": "convolution",
     "conv_pull": "convolution",
     "conv_gram": "convolution",

@@ -14,6 +14,9 @@ with e the size of a number and κ = ⌈K / TANGENTS⌉:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import torch
 import triton
 import triton.language as tl
@@ -29,19 +32,19 @@ WARPS = 4
 
 
 @triton.jit
-def _place(row, rows, columns):
+def position_of(row, rows, columns):
     """(image, i, j) of a position counted over images of rows × columns."""
     return row // (rows * columns), row // columns % rows, row % columns
 
 
 @triton.jit
-def _vector(pointer, c, in_c):
+def vector(pointer, c, in_c):
     """A [C] vector of the task as [1, 1, channels]."""
     return tl.load(pointer + c, mask=in_c, other=0.0)[None, None, :]
 
 
 @triton.jit
-def _item(K, C, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr):
+def item_of(K, C, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr):
     """The task of this program, its tangents [1, TANGENTS, 1], its channels, and which of both there are."""
     blocks = tl.cdiv(K, TANGENTS)
     item = tl.program_id(0)
@@ -84,7 +87,7 @@ def _forward(
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     in_c = c < C
     row = tl.program_id(0) % tiles * POSITIONS + tl.arange(0, POSITIONS)
-    n, i, j = _place(row, Ho, Wo)
+    n, i, j = position_of(row, Ho, Wo)
     there = row < N * Ho * Wo
     mu = tl.load(mean + task * C + c, mask=in_c, other=0.0)[None, :]
     r = tl.load(rstd + task * C + c, mask=in_c, other=0.0)[None, :]
@@ -121,17 +124,17 @@ def _gather(
 ):  # fmt: skip
     """Over windows [rows, columns] of every image, `each` a program. Where windows lie APART, some of them beyond the
     pool's own, every position is in one, and is summed with it; else positions are summed by themselves."""
-    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
     image = task * N * H * W
-    mu, r = _vector(mean + task * C, c, in_c), _vector(rstd + task * C, c, in_c)
+    mu, r = vector(mean + task * C, c, in_c), vector(rstd + task * C, c, in_c)
     first_sum = tl.zeros((POSITIONS, TANGENTS, CHANNELS), dx.dtype.element_ty)
     second_sum = tl.zeros((POSITIONS, TANGENTS, CHANNELS), dx.dtype.element_ty)
     begin = tl.program_id(1) * each
     for first in range(begin, tl.minimum(begin + each, N * rows * columns), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
-        n, i, j = _place(row, rows, columns)
+        n, i, j = position_of(row, rows, columns)
         there = row < tl.minimum(begin + each, N * rows * columns)
         of_pool = there & (i < Ho) & (j < Wo)
         out = ((task * N + n) * Ho + i) * Wo + j
@@ -169,10 +172,10 @@ def _jvp(
     chosen, moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, rstd, gamma, x_hat, slope, dy, Q, K, C,
     EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
-    scale, g = _vector(rstd + task * C, c, in_c), _vector(gamma + task * C, c, in_c)
+    scale, g = vector(rstd + task * C, c, in_c), vector(gamma + task * C, c, in_c)
     scale = g * scale
     one = -scale * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
     hat = -scale * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
@@ -196,7 +199,7 @@ def _affine(
     gy, x_hat, slope, gaffine, Q, K, C,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
     gbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
@@ -223,11 +226,11 @@ def _vjp(
     EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Position by position, from the WINDOWS × WINDOWS windows that may hold it."""
-    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
+    task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
-    mu, r = _vector(mean + task * C, c, in_c), _vector(rstd + task * C, c, in_c)
-    scale = _vector(gamma + task * C, c, in_c) * r
+    mu, r = vector(mean + task * C, c, in_c), vector(rstd + task * C, c, in_c)
+    scale = vector(gamma + task * C, c, in_c) * r
     share = -scale / count if BATCH else tl.zeros_like(scale)
     one = share * tl.load(gaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
     hat = share * tl.load(gaffine + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
@@ -235,7 +238,7 @@ def _vjp(
     for first in range(begin, tl.minimum(begin + EACH * POSITIONS, N * H * W), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
         there, at = row < N * H * W, task * N * H * W + row
-        n, p, q = _place(row, H, W)
+        n, p, q = position_of(row, H, W)
         here = tl.load(x + at * C + c[None, None, :], mask=there & in_c[None, None, :], other=0.0)
         g = one + hat * ((here - mu) * r)
         for window in tl.static_range(WINDOWS * WINDOWS):
@@ -252,116 +255,10 @@ def _vjp(
         tl.store(gx + at * K * C + kc, g, mask=there & lanes)
 
 
-@triton.jit
-def _second_order(
-    gy, dgy, chosen, x_hat, slope, curve, out, one, hat, r, g, dg, db, k, K, C, c, kc, mask, shared,
-):  # fmt: skip
-    """ds, s, dx̂ and x̂ at outputs: what the sums and the scattered values of the JVP of the VJP are made of."""
-    xh = tl.load(x_hat + out * C + c, mask=shared, other=0.0)
-    s = tl.load(slope + out * C + c, mask=shared, other=0.0)
-    primal = tl.load(gy + out * C + c, mask=shared, other=0.0)
-    dx_hat = r * tl.load(chosen + out * K * C + kc, mask=mask, other=0.0) + one + hat * xh
-    ds = s * tl.load(dgy + out * K * C + kc, mask=mask, other=0.0)
-    if curve is not None:
-        ds += tl.load(curve + out * C + c, mask=shared, other=0.0) * (g * dx_hat + dg * xh + db) * primal
-    return ds, s * primal, dx_hat, xh
-
-
-@triton.jit
-def _tangents_of_affine(
-    moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
-):  # fmt: skip
-    """Of x̂'s constants, γ and β: dx̂ = r dx + one + hat x̂."""
-    one = -r * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
-    hat = -r * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
-    dg, db = tl.zeros_like(one), tl.zeros_like(one)
-    if dgamma is not None:
-        dg = tl.load(dgamma + task * dgamma_task + k * dgamma_k + c[None, None, :], mask=lanes, other=0.0)
-    if dbeta is not None:
-        db = tl.load(dbeta + task * dbeta_task + k * dbeta_k + c[None, None, :], mask=lanes, other=0.0)
-    return one, hat, dg, db
-
-
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
-def _hvp_affine(
-    gy, dgy, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
-    rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C,
-    POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
-    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
-    lanes = in_k & in_c[None, None, :]
-    kc = k * C + c[None, None, :]
-    r, g = _vector(rstd + task * C, c, in_c), _vector(gamma + task * C, c, in_c)
-    one, hat, dg, db = _tangents_of_affine(
-        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
-    )  # fmt: skip
-    dgbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
-    dggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
-    for first in range(0, Q, POSITIONS):
-        row = first + tl.arange(0, POSITIONS)[:, None, None]
-        there = row < Q
-        ds, s, dx_hat, xh = _second_order(
-            gy, dgy, chosen, x_hat, slope, curve, task * Q + row, one, hat, r, g, dg, db, k, K, C,
-            c[None, None, :], kc, there & lanes, there & in_c[None, None, :],
-        )  # fmt: skip
-        dgbeta += ds
-        dggamma += ds * xh + s * dx_hat
-    dgaffine += task * 2 * K * C
-    tl.store(dgaffine + kc, tl.sum(dgbeta, 0)[None], mask=lanes)
-    tl.store(dgaffine + K * C + kc, tl.sum(dggamma, 0)[None], mask=lanes)
-
-
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
-def _hvp(
-    gy, gx, gaffine, dgy, dx, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
-    x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine, count, N, H, W, K, C, Ho, Wo,
-    BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
-    WINDOWS: tl.constexpr,
-    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
-    task, k, c, in_c, in_k = _item(K, C, TANGENTS, CHANNELS)
-    lanes = in_k & in_c[None, None, :]
-    kc = k * C + c[None, None, :]
-    mu, r = _vector(mean + task * C, c, in_c), _vector(rstd + task * C, c, in_c)
-    g = _vector(gamma + task * C, c, in_c)
-    one, hat, dg, db = _tangents_of_affine(
-        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
-    )  # fmt: skip
-    gbeta, ggamma = _vector(gaffine + task * 2 * C, c, in_c), _vector(gaffine + (task * 2 + 1) * C, c, in_c)
-    share = -r / count if BATCH else tl.zeros_like(r)
-    dgbeta = tl.load(dgaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
-    dggamma = tl.load(dgaffine + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
-    begin = tl.program_id(1) * EACH * POSITIONS
-    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, N * H * W), POSITIONS):
-        row = first + tl.arange(0, POSITIONS)[:, None, None]
-        there, at = row < N * H * W, task * N * H * W + row
-        n, p, q = _place(row, H, W)
-        shared = there & in_c[None, None, :]
-        xh = (tl.load(x + at * C + c[None, None, :], mask=shared, other=0.0) - mu) * r
-        primal = tl.load(gx + at * C + c[None, None, :], mask=shared, other=0.0)
-        d = tl.load(dx + at * K * C + kc, mask=there & lanes, other=0.0)
-        total = share * (g * (dgbeta + one * ggamma) + dg * gbeta)
-        total += share * (g * (dggamma + hat * ggamma) + dg * ggamma) * xh
-        total += share * g * r * ggamma * d + hat * primal
-        for window in tl.static_range(WINDOWS * WINDOWS):
-            i = (p + PADDING) // STRIDE - window // WINDOWS
-            j = (q + PADDING) // STRIDE - window % WINDOWS
-            a, b = p + PADDING - i * STRIDE, q + PADDING - j * STRIDE
-            inside = there & (i >= 0) & (i < Ho) & (j >= 0) & (j < Wo) & (a < KERNEL) & (b < KERNEL)
-            out = ((task * N + n) * Ho + i) * Wo + j
-            won = tl.load(winner + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=-1)
-            ds, s, _, _ = _second_order(
-                gy, dgy, chosen, x_hat, slope, curve, out, one, hat, r, g, dg, db, k, K, C,
-                c[None, None, :], kc, inside & lanes, inside & in_c[None, None, :],
-            )  # fmt: skip
-            total += tl.where(won == a * KERNEL + b, r * (g * ds + dg * s), 0.0)
-        tl.store(dgx + at * K * C + kc, total, mask=there & lanes)
-
-
 # ---- launchers --------------------------------------------------------------------------------------------------
 
 
-def _tile(like: Tensor, K: int, C: int) -> dict[str, int]:
+def tile_of(like: Tensor, K: int, C: int) -> dict[str, int]:
     """POSITIONS depends on C alone, so that sums over positions do not depend on K."""
     channels = min(64, max(4, triton.next_power_of_2(C)))
     return {
@@ -371,21 +268,21 @@ def _tile(like: Tensor, K: int, C: int) -> dict[str, int]:
     }
 
 
-def _items(T: int, K: int, C: int, tile: dict[str, int]) -> int:
+def items_of(T: int, K: int, C: int, tile: dict[str, int]) -> int:
     return T * triton.cdiv(K, tile["TANGENTS"]) * triton.cdiv(C, tile["CHANNELS"])
 
 
-def _windows(kernel: int, stride: int) -> int:
+def windows_of(kernel: int, stride: int) -> int:
     """How many windows in a row may hold a position."""
     return triton.cdiv(kernel, stride)
 
 
-def _strides(x: Tensor | None) -> tuple[Tensor | None, int, int]:
+def strides_of(x: Tensor | None) -> tuple[Tensor | None, int, int]:
     """A tangent [T or 1, K, C] of γ or β, of any strides but the last: from task to task, from tangent to tangent."""
     return (None, 0, 0) if x is None else (x, x.stride(0) if len(x) > 1 else 0, x.stride(1))
 
 
-def _count(inverse_count: float) -> int:
+def count_of(inverse_count: float) -> int:
     """M of 1/M: a kernel's own numbers arrive in float32, which is not enough for float64."""
     return round(1 / inverse_count) if inverse_count else 0
 
@@ -421,13 +318,13 @@ def norm_act_pool_gather(
     inverse_count: float,
 ) -> None:  # fmt: skip
     """ẋ at the winners, and the means of ẋ and x̂ẋ over a batch of 1/inverse_count positions."""
-    tile = _tile(dx, K, C)
+    tile = tile_of(dx, K, C)
     apart = kernel == stride and padding == 0
     rows, columns = (triton.cdiv(H, stride), triton.cdiv(W, stride)) if apart else (Ho, Wo)
     windows = N * max(rows, Ho) * max(columns, Wo)
     each = windows if moments is not None else EACH * tile["POSITIONS"]
-    _gather[(_items(T, K, C, tile), triton.cdiv(windows, each))](
-        dx, x, mean, rstd, winner, chosen, moments, _count(inverse_count), N, H, W, K, C, Ho, Wo,
+    _gather[(items_of(T, K, C, tile), triton.cdiv(windows, each))](
+        dx, x, mean, rstd, winner, chosen, moments, count_of(inverse_count), N, H, W, K, C, Ho, Wo,
         max(rows, Ho), max(columns, Wo), each,
         KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=moments is not None, APART=apart,
         **all_registers({"num_warps": WARPS, **tile}),
@@ -439,9 +336,9 @@ def norm_act_pool_jvp(
     x_hat: Tensor, slope: Tensor, dy: Tensor, T: int, N: int, K: int, C: int, Ho: int, Wo: int,
 ) -> None:  # fmt: skip
     """ẏ of what `norm_act_pool_gather` found."""
-    tile, Q = _tile(chosen, K, C), N * Ho * Wo
-    _jvp[(_items(T, K, C, tile), triton.cdiv(Q, EACH * tile["POSITIONS"]))](
-        chosen, moments, *_strides(dgamma), *_strides(dbeta), rstd, gamma, x_hat, slope, dy, Q, K, C,
+    tile, Q = tile_of(chosen, K, C), N * Ho * Wo
+    _jvp[(items_of(T, K, C, tile), triton.cdiv(Q, EACH * tile["POSITIONS"]))](
+        chosen, moments, *strides_of(dgamma), *strides_of(dbeta), rstd, gamma, x_hat, slope, dy, Q, K, C,
         EACH=EACH, num_warps=WARPS, **tile,
     )  # fmt: skip
 
@@ -459,8 +356,8 @@ def norm_act_pool_affine(
     Wo: int,
 ) -> None:
     """β̄ and γ̄."""
-    tile = _tile(gy, K, C)
-    _affine[(_items(T, K, C, tile),)](gy, x_hat, slope, gaffine, N * Ho * Wo, K, C, num_warps=WARPS, **tile)
+    tile = tile_of(gy, K, C)
+    _affine[(items_of(T, K, C, tile),)](gy, x_hat, slope, gaffine, N * Ho * Wo, K, C, num_warps=WARPS, **tile)
 
 
 def norm_act_pool_vjp(
@@ -469,40 +366,16 @@ def norm_act_pool_vjp(
     padding: int, inverse_count: float,
 ) -> None:  # fmt: skip
     """x̄."""
-    tile = _tile(gy, K, C)
-    _vjp[(_items(T, K, C, tile), triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
-        gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, _count(inverse_count), N, H, W, K, C, Ho, Wo,
-        BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=_windows(kernel, stride),
+    tile = tile_of(gy, K, C)
+    _vjp[(items_of(T, K, C, tile), triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
+        gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, count_of(inverse_count), N, H, W, K, C, Ho, Wo,
+        BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=windows_of(kernel, stride),
         EACH=EACH, num_warps=WARPS, **tile,
     )  # fmt: skip
 
 
-def norm_act_pool_hvp(
-    gy: Tensor, gx: Tensor, gaffine: Tensor, dgy: Tensor, dx: Tensor, chosen: Tensor, dgamma: Tensor | None,
-    dbeta: Tensor | None, moments: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, x_hat: Tensor,
-    slope: Tensor, curve: Tensor | None, winner: Tensor, dgx: Tensor, dgaffine: Tensor,
-    T: int, N: int, H: int, W: int, K: int, C: int, Ho: int, Wo: int, kernel: int, stride: int, padding: int,
-    inverse_count: float,
-) -> None:  # fmt: skip
-    """The tangents of x̄, β̄ and γ̄."""
-    tile = _tile(gy, K, C)
-    items = _items(T, K, C, tile)
-    _hvp_affine[(items,)](
-        gy, dgy, chosen, *_strides(dgamma), *_strides(dbeta), moments,
-        rstd, gamma, x_hat, slope, curve, dgaffine, N * Ho * Wo, K, C,
-        num_warps=WARPS, **tile,
-    )  # fmt: skip
-    _hvp[(items, triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
-        gy, gx, gaffine, dgy, dx, chosen, *_strides(dgamma), *_strides(dbeta), moments,
-        x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine, _count(inverse_count), N, H, W, K, C, Ho, Wo,
-        BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=_windows(kernel, stride),
-        EACH=EACH, num_warps=WARPS, **tile,
-    )  # fmt: skip
-
-
-def cards() -> list[Card]:
-    """Conv4-64's first block with 8 tasks of 100 images; 8 tangents, or a single one; and float64."""
-    made = []
+def problems() -> Iterator[SimpleNamespace]:
+    """What cards are drawn of: Conv4-64's first block with 8 tasks of 100 images, 8 tangents or one; and float64."""
     for K, dtype, pool in (
         (8, torch.float32, 2),
         (1, torch.float32, 2),
@@ -510,45 +383,36 @@ def cards() -> list[Card]:
         (8, torch.float64, 2),
     ):
         T, N, H, W, C = 8, 100, 28, 28, 64
-        Ho, Wo = H // pool, W // pool
-        P, Q = (T, N, H, W), (T, N, Ho, Wo)
-        unit = "fp64" if dtype == torch.float64 else "fp32"
-        vector, affine, sums = (
-            meta(T, C, dtype=dtype),
-            meta(T, K, C, dtype=dtype),
-            meta(T, 2, K, C, dtype=dtype),
-        )
-        x, y = meta(*P, C, dtype=dtype), meta(*Q, C, dtype=dtype)
-        dx, dy = meta(*P, K, C, dtype=dtype), meta(*Q, K, C, dtype=dtype)
-        winner, one = meta(*Q, C, dtype=torch.int32), meta(T, 2, 1, C, dtype=dtype)
-        window = (pool, pool, 0)
-        sizes, pooled = (T, N, H, W, K, C, Ho, Wo, *window), (T, N, K, C, Ho, Wo)
+        P, Q = (T, N, H, W), (T, N, H // pool, W // pool)
+        yield SimpleNamespace(
+            K=K, N=N, C=C, T=T, H=H, W=W, pool=pool, unit="fp64" if dtype == torch.float64 else "fp32",
+            vector=meta(T, C, dtype=dtype), affine=meta(T, K, C, dtype=dtype), sums=meta(T, 2, K, C, dtype=dtype),
+            x=meta(*P, C, dtype=dtype), y=meta(*Q, C, dtype=dtype), dx=meta(*P, K, C, dtype=dtype),
+            dy=meta(*Q, K, C, dtype=dtype), winner=meta(*Q, C, dtype=torch.int32), one=meta(T, 2, 1, C, dtype=dtype),
+            sizes=(*P, K, C, *Q[2:], pool, pool, 0), pooled=(T, N, K, C, *Q[2:]), inverse_count=1 / (N * H * W),
+        )  # fmt: skip
+
+
+def cards() -> list[Card]:
+    """Of all but the JVP of the VJP."""
+    made = []
+    for p in problems():
+        v = p.vector
         calls = [
-            (norm_act_pool_gather, (dx, x, vector, vector, winner, dy, sums, *sizes, 1 / (N * H * W)), 5 * dx.numel()),
-            (norm_act_pool_jvp, (dy, sums, affine, affine, vector, vector, y, y, dy, *pooled), 5 * dy.numel()),
-            (norm_act_pool_affine, (dy, y, y, sums, *pooled), 4 * dy.numel()),
-            (
-                norm_act_pool_vjp,
-                (dy, sums, x, vector, vector, vector, y, winner, dx, *sizes, 1 / (N * H * W)),
-                3 * dx.numel() + 3 * dy.numel(),
-            ),
-            (
-                norm_act_pool_hvp,
-                (y, x, one, dy, dx, dy, affine, affine, sums, x, vector, vector, vector, y, y, y, winner, dx, sums,
-                 *sizes, 1 / (N * H * W)),
-                9 * dx.numel() + 18 * dy.numel(),
-            ),
+            (norm_act_pool_gather, (p.dx, p.x, v, v, p.winner, p.dy, p.sums, *p.sizes, p.inverse_count),
+             5 * p.dx.numel()),
+            (norm_act_pool_jvp, (p.dy, p.sums, p.affine, p.affine, v, v, p.y, p.y, p.dy, *p.pooled), 5 * p.dy.numel()),
+            (norm_act_pool_affine, (p.dy, p.y, p.y, p.sums, *p.pooled), 4 * p.dy.numel()),
+            (norm_act_pool_vjp, (p.dy, p.sums, p.x, v, v, v, p.y, p.winner, p.dx, *p.sizes, p.inverse_count),
+             3 * p.dx.numel() + 3 * p.dy.numel()),
         ]  # fmt: skip
-        if K > 1:
+        if p.K > 1:
+            sizes = (*p.sizes[:4], *p.sizes[5:])
             calls += [
-                (channel_moments, (x, vector, vector, T, N * H * W, C), 4 * x.numel()),
-                (
-                    norm_act_pool,
-                    (x, vector, vector, vector, vector, y, y, y, winner, T, N, H, W, C, Ho, Wo, *window, 0.0),
-                    5 * x.numel(),
-                ),
+                (channel_moments, (p.x, v, v, p.T, p.N * p.H * p.W, p.C), 4 * p.x.numel()),
+                (norm_act_pool, (p.x, v, v, v, v, p.y, p.y, p.y, p.winner, *sizes, 0.0), 5 * p.x.numel()),
             ]
         for launcher, arguments, flops in calls:
-            name = f"norm_act_pool/{launcher.__name__}/{unit}/K{K} pool {pool}"
-            made += drawn(name, launcher, *arguments, flops=flops, unit=unit)
+            name = f"norm_act_pool/{launcher.__name__}/{p.unit}/K{p.K} pool {p.pool}"
+            made += drawn(name, launcher, *arguments, flops=flops, unit=p.unit)
     return made

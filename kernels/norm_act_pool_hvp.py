@@ -1,0 +1,171 @@
+"""The JVP of the VJP of normalisation, activation and max pool, by the formulas of csrc/cpu/norm_act_pool.cpp.
+
+Two sweeps, both bound by memory: over outputs for the sums, which are the tangents of β̄ and γ̄, then position by
+position for those of x̄. What the second finds at outputs it computes again.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from tlxml_fast.kernels.card import Card, drawn
+from tlxml_fast.kernels.norm_act_pool import (
+    EACH,
+    WARPS,
+    count_of,
+    item_of,
+    items_of,
+    position_of,
+    problems,
+    strides_of,
+    tile_of,
+    vector,
+    windows_of,
+)
+
+
+@triton.jit
+def _second_order(
+    gy, dgy, chosen, x_hat, slope, curve, out, one, hat, r, g, dg, db, k, K, C, c, kc, mask, shared,
+):  # fmt: skip
+    """ds, s, dx̂ and x̂ at outputs: what the sums and the scattered values of the JVP of the VJP are made of."""
+    xh = tl.load(x_hat + out * C + c, mask=shared, other=0.0)
+    s = tl.load(slope + out * C + c, mask=shared, other=0.0)
+    primal = tl.load(gy + out * C + c, mask=shared, other=0.0)
+    dx_hat = r * tl.load(chosen + out * K * C + kc, mask=mask, other=0.0) + one + hat * xh
+    ds = s * tl.load(dgy + out * K * C + kc, mask=mask, other=0.0)
+    if curve is not None:
+        ds += tl.load(curve + out * C + c, mask=shared, other=0.0) * (g * dx_hat + dg * xh + db) * primal
+    return ds, s * primal, dx_hat, xh
+
+
+@triton.jit
+def _tangents_of_affine(
+    moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+):  # fmt: skip
+    """Of x̂'s constants, γ and β: dx̂ = r dx + one + hat x̂."""
+    one = -r * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
+    hat = -r * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    dg, db = tl.zeros_like(one), tl.zeros_like(one)
+    if dgamma is not None:
+        dg = tl.load(dgamma + task * dgamma_task + k * dgamma_k + c[None, None, :], mask=lanes, other=0.0)
+    if dbeta is not None:
+        db = tl.load(dbeta + task * dbeta_task + k * dbeta_k + c[None, None, :], mask=lanes, other=0.0)
+    return one, hat, dg, db
+
+
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+def _hvp_affine(
+    gy, dgy, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
+    rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C,
+    POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    r, g = vector(rstd + task * C, c, in_c), vector(gamma + task * C, c, in_c)
+    one, hat, dg, db = _tangents_of_affine(
+        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+    )  # fmt: skip
+    dgbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
+    dggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
+    for first in range(0, Q, POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        there = row < Q
+        ds, s, dx_hat, xh = _second_order(
+            gy, dgy, chosen, x_hat, slope, curve, task * Q + row, one, hat, r, g, dg, db, k, K, C,
+            c[None, None, :], kc, there & lanes, there & in_c[None, None, :],
+        )  # fmt: skip
+        dgbeta += ds
+        dggamma += ds * xh + s * dx_hat
+    dgaffine += task * 2 * K * C
+    tl.store(dgaffine + kc, tl.sum(dgbeta, 0)[None], mask=lanes)
+    tl.store(dgaffine + K * C + kc, tl.sum(dggamma, 0)[None], mask=lanes)
+
+
+@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+def _hvp(
+    gy, gx, gaffine, dgy, dx, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
+    x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine, count, N, H, W, K, C, Ho, Wo,
+    BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    WINDOWS: tl.constexpr,
+    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
+    lanes = in_k & in_c[None, None, :]
+    kc = k * C + c[None, None, :]
+    mu, r = vector(mean + task * C, c, in_c), vector(rstd + task * C, c, in_c)
+    g = vector(gamma + task * C, c, in_c)
+    one, hat, dg, db = _tangents_of_affine(
+        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+    )  # fmt: skip
+    gbeta, ggamma = vector(gaffine + task * 2 * C, c, in_c), vector(gaffine + (task * 2 + 1) * C, c, in_c)
+    share = -r / count if BATCH else tl.zeros_like(r)
+    dgbeta = tl.load(dgaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
+    dggamma = tl.load(dgaffine + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    begin = tl.program_id(1) * EACH * POSITIONS
+    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, N * H * W), POSITIONS):
+        row = first + tl.arange(0, POSITIONS)[:, None, None]
+        there, at = row < N * H * W, task * N * H * W + row
+        n, p, q = position_of(row, H, W)
+        shared = there & in_c[None, None, :]
+        xh = (tl.load(x + at * C + c[None, None, :], mask=shared, other=0.0) - mu) * r
+        primal = tl.load(gx + at * C + c[None, None, :], mask=shared, other=0.0)
+        d = tl.load(dx + at * K * C + kc, mask=there & lanes, other=0.0)
+        total = share * (g * (dgbeta + one * ggamma) + dg * gbeta)
+        total += share * (g * (dggamma + hat * ggamma) + dg * ggamma) * xh
+        total += share * g * r * ggamma * d + hat * primal
+        for window in tl.static_range(WINDOWS * WINDOWS):
+            i = (p + PADDING) // STRIDE - window // WINDOWS
+            j = (q + PADDING) // STRIDE - window % WINDOWS
+            a, b = p + PADDING - i * STRIDE, q + PADDING - j * STRIDE
+            inside = there & (i >= 0) & (i < Ho) & (j >= 0) & (j < Wo) & (a < KERNEL) & (b < KERNEL)
+            out = ((task * N + n) * Ho + i) * Wo + j
+            won = tl.load(winner + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=-1)
+            ds, s, _, _ = _second_order(
+                gy, dgy, chosen, x_hat, slope, curve, out, one, hat, r, g, dg, db, k, K, C,
+                c[None, None, :], kc, inside & lanes, inside & in_c[None, None, :],
+            )  # fmt: skip
+            total += tl.where(won == a * KERNEL + b, r * (g * ds + dg * s), 0.0)
+        tl.store(dgx + at * K * C + kc, total, mask=there & lanes)
+
+
+def norm_act_pool_hvp(
+    gy: Tensor, gx: Tensor, gaffine: Tensor, dgy: Tensor, dx: Tensor, chosen: Tensor, dgamma: Tensor | None,
+    dbeta: Tensor | None, moments: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, x_hat: Tensor,
+    slope: Tensor, curve: Tensor | None, winner: Tensor, dgx: Tensor, dgaffine: Tensor,
+    T: int, N: int, H: int, W: int, K: int, C: int, Ho: int, Wo: int, kernel: int, stride: int, padding: int,
+    inverse_count: float,
+) -> None:  # fmt: skip
+    """The tangents of x̄, β̄ and γ̄."""
+    tile = tile_of(gy, K, C)
+    items = items_of(T, K, C, tile)
+    _hvp_affine[(items,)](
+        gy, dgy, chosen, *strides_of(dgamma), *strides_of(dbeta), moments,
+        rstd, gamma, x_hat, slope, curve, dgaffine, N * Ho * Wo, K, C,
+        num_warps=WARPS, **tile,
+    )  # fmt: skip
+    _hvp[(items, triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
+        gy, gx, gaffine, dgy, dx, chosen, *strides_of(dgamma), *strides_of(dbeta), moments,
+        x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine,
+        count_of(inverse_count), N, H, W, K, C, Ho, Wo,
+        BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=windows_of(kernel, stride),
+        EACH=EACH, num_warps=WARPS, **tile,
+    )  # fmt: skip
+
+
+def cards() -> list[Card]:
+    """As for the other kernels, in `norm_act_pool`."""
+    made = []
+    for p in problems():
+        v = p.vector
+        arguments = (
+            p.y, p.x, p.one, p.dy, p.dx, p.dy, p.affine, p.affine, p.sums, p.x, v, v, v, p.y, p.y, p.y, p.winner,
+            p.dx, p.sums, *p.sizes, p.inverse_count,
+        )  # fmt: skip
+        name = f"norm_act_pool_hvp/norm_act_pool_hvp/{p.unit}/K{p.K} pool {p.pool}"
+        flops = 9 * p.dx.numel() + 18 * p.dy.numel()
+        made += drawn(name, norm_act_pool_hvp, *arguments, flops=flops, unit=p.unit)
+    return made
