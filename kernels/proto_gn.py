@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tlxml_fast.errors import TlxError
-from tlxml_fast.kernels.card import Card
+from tlxml_fast.kernels.card import Card, meta
 
 SQEUCLIDEAN, EUCLIDEAN, COSINE = 0, 1, 2  # csrc/ops.h's enum Distance
 
@@ -369,7 +369,7 @@ def _cards_of(tile: Tile, distance: int, dtype: torch.dtype) -> list[Card]:
         bytes=T * size * ((n + C + centred) * D + 4 * n * C),
         unit=unit,
     )
-    tangents = Card(
+    tangents = Card(  # the call is the whole op's, of which this is nearly all
         f"proto_gn/tangents/{name}",
         _tangents,
         (*[dtype] * 10, K, S, n, D, C, centred, *blocks),
@@ -378,5 +378,9 @@ def _cards_of(tile: Tile, distance: int, dtype: torch.dtype) -> list[Card]:
         flops=T * K * (S + 8 * n * C + 4 * n + 2 * C) * D,
         bytes=T * (size * (K * (2 * (S + n) * D + n * C) + (n + C + centred) * D + (4 * n + S) * C)),
         unit=unit,
-    )
+        call=(
+            proto_gn, meta(T, S, D, dtype=dtype), meta(T, n, D, dtype=dtype), meta(T, S, dtype=torch.int64),
+            *(meta(T, K, N, D, dtype=dtype) for N in (S, n, S, n)), T, K, S, n, C, D, distance, 1.0,
+        ),
+    )  # fmt: skip
     return [memberships, means, coefficients, tangents]

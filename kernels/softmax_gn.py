@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tlxml_fast.errors import TlxError
-from tlxml_fast.kernels.card import Card
+from tlxml_fast.kernels.card import Card, drawn, meta
 
 
 class Tile(NamedTuple):
@@ -99,16 +99,9 @@ def cards() -> list[Card]:
     made = []
     for tile, dtype in ((TILES[0], torch.float64), *((tile, torch.float32) for tile in TILES)):
         C, unit = tile.classes, "fp64" if dtype == torch.float64 else "fp32"
-        made.append(
-            Card(
-                f"softmax_gn/softmax_gn/{unit}/C{C}",
-                _softmax_gn,
-                (dtype, dtype, dtype, K, n, C, tile.classes, tile.rows, TANGENTS),
-                _grid(tile, T, K, n),
-                {"num_warps": tile.warps},
-                flops=5 * T * (K + 1) * n * C,
-                bytes=dtype.itemsize * T * (2 * K + 1) * n * C,
-                unit=unit,
-            )
-        )
+        logits, u = meta(T, n, C, dtype=dtype), meta(T, K, n, C, dtype=dtype)
+        made += drawn(
+            f"softmax_gn/softmax_gn/{unit}/C{C}", softmax_gn, logits, u, u.clone(), T, K, n, C,
+            flops=5 * T * (K + 1) * n * C, unit=unit,
+        )  # fmt: skip
     return made
