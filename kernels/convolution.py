@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tlxml_fast.kernels.card import Card, drawn, meta
+from tlxml_fast.kernels.products import add_product
 from tlxml_fast.kernels.target import all_registers
 
 
@@ -59,10 +60,7 @@ def _term(
         left = tl.load(images + at_image, mask=inside & there[:, None] & in_c[None, :], other=0.0)
         at_weight = (tap * w_tap + c * w_in)[:, None] + (o * w_out)[None, :]
         right = tl.load(weights + at_weight, mask=in_c[:, None] & in_o[None, :], other=0.0)
-        if PRECISION == "bf16":
-            acc = tl.dot(left.to(tl.bfloat16), right.to(tl.bfloat16), acc)
-        else:
-            acc = tl.dot(left, right, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+        acc = add_product(acc, left, right, PRECISION)
     return acc
 
 
@@ -118,10 +116,7 @@ def _gram_term(
         left = tl.load(images + at_image, mask=inside & in_row[:, None], other=0.0)
         at_gy = row.to(tl.int64)[:, None] * gy_stride + gy_k + o[None, :]
         right = tl.load(gy + at_gy, mask=there[:, None] & in_o[None, :], other=0.0)
-        if PRECISION == "bf16":
-            acc = tl.dot(left.to(tl.bfloat16), right.to(tl.bfloat16), acc)
-        else:
-            acc = tl.dot(left, right, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+        acc = add_product(acc, left, right, PRECISION)
     return acc
 
 

@@ -56,6 +56,19 @@ def item_of(K, C, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr):
 
 
 @triton.jit
+def window_around(
+    window, task, n, p, q, there, N, Ho, Wo,
+    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, WINDOWS: tl.constexpr,
+):  # fmt: skip
+    """Of the WINDOWS × WINDOWS that may hold (p, q): whether this one does, its output, and the place in it."""
+    i = (p + PADDING) // STRIDE - window // WINDOWS
+    j = (q + PADDING) // STRIDE - window % WINDOWS
+    a, b = p + PADDING - i * STRIDE, q + PADDING - j * STRIDE
+    inside = there & (i >= 0) & (i < Ho) & (j >= 0) & (j < Wo) & (a < KERNEL) & (b < KERNEL)
+    return inside, ((task * N + n) * Ho + i) * Wo + j, a * KERNEL + b
+
+
+@triton.jit
 def _channel_moments(x, mean, var, P, C, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
     blocks = tl.cdiv(C, CHANNELS)
     task = (tl.program_id(0) // blocks).to(tl.int64)
@@ -242,16 +255,14 @@ def _vjp(
         here = tl.load(x + at * C + c[None, None, :], mask=there & in_c[None, None, :], other=0.0)
         g = one + hat * ((here - mu) * r)
         for window in tl.static_range(WINDOWS * WINDOWS):
-            i = (p + PADDING) // STRIDE - window // WINDOWS
-            j = (q + PADDING) // STRIDE - window % WINDOWS
-            a, b = p + PADDING - i * STRIDE, q + PADDING - j * STRIDE
-            inside = there & (i >= 0) & (i < Ho) & (j >= 0) & (j < Wo) & (a < KERNEL) & (b < KERNEL)
-            out = ((task * N + n) * Ho + i) * Wo + j
+            inside, out, tap = window_around(
+                window, task, n, p, q, there, N, Ho, Wo, KERNEL, STRIDE, PADDING, WINDOWS
+            )
             won = tl.load(winner + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=-1)
             # masks that channels share leave loads wide; the sectors are the same
             s = tl.load(slope + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=0.0)
             s = s * tl.load(gy + out * K * C + kc, mask=inside & lanes, other=0.0)
-            g += tl.where(won == a * KERNEL + b, scale * s, 0.0)
+            g += tl.where(won == tap, scale * s, 0.0)
         tl.store(gx + at * K * C + kc, g, mask=there & lanes)
 
 

@@ -22,6 +22,7 @@ from tlxml_fast.kernels.norm_act_pool import (
     strides_of,
     tile_of,
     vector,
+    window_around,
     windows_of,
 )
 
@@ -118,17 +119,15 @@ def _hvp(
         total += share * (g * (dggamma + hat * ggamma) + dg * ggamma) * xh
         total += share * g * r * ggamma * d + hat * primal
         for window in tl.static_range(WINDOWS * WINDOWS):
-            i = (p + PADDING) // STRIDE - window // WINDOWS
-            j = (q + PADDING) // STRIDE - window % WINDOWS
-            a, b = p + PADDING - i * STRIDE, q + PADDING - j * STRIDE
-            inside = there & (i >= 0) & (i < Ho) & (j >= 0) & (j < Wo) & (a < KERNEL) & (b < KERNEL)
-            out = ((task * N + n) * Ho + i) * Wo + j
+            inside, out, tap = window_around(
+                window, task, n, p, q, there, N, Ho, Wo, KERNEL, STRIDE, PADDING, WINDOWS
+            )
             won = tl.load(winner + out * C + c[None, None, :], mask=inside & in_c[None, None, :], other=-1)
             ds, s, _, _ = _second_order(
                 gy, dgy, chosen, x_hat, slope, curve, out, one, hat, r, g, dg, db, k, K, C,
                 c[None, None, :], kc, inside & lanes, inside & in_c[None, None, :],
             )  # fmt: skip
-            total += tl.where(won == a * KERNEL + b, r * (g * ds + dg * s), 0.0)
+            total += tl.where(won == tap, r * (g * ds + dg * s), 0.0)
         tl.store(dgx + at * K * C + kc, total, mask=there & lanes)
 
 

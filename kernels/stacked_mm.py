@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tlxml_fast.kernels.card import Card, drawn, meta
+from tlxml_fast.kernels.products import add_product
 from tlxml_fast.kernels.target import all_registers
 
 WARPS = 4
@@ -36,10 +37,7 @@ def _stacked_mm(
         depth = (first + tl.arange(0, DEPTH)).to(tl.int64)
         left = tl.load(a + depth[None, :] * a_k, mask=in_m & (depth < k)[None, :], other=0.0)
         right = tl.load(b + depth[:, None] * b_k, mask=(depth < k)[:, None] & in_n, other=0.0)
-        if PRECISION == "bf16":
-            acc = tl.dot(left.to(tl.bfloat16), right.to(tl.bfloat16), acc)
-        else:
-            acc = tl.dot(left, right, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+        acc = add_product(acc, left, right, PRECISION)
     at = out + pair * out_batch + row[:, None] * out_m + column[None, :]
     if ADD:
         acc += tl.load(at, mask=in_m & in_n, other=0.0)
