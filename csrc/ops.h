@@ -182,6 +182,28 @@ void topk(const Real* scores,  // [R, m], columns first .. first + m - 1
           int64_t* indices,    // [R, k]
           int64_t R, int64_t m, int64_t k, int64_t first, int64_t largest);
 
+// ---- compression: out = x P^T with a random d x q matrix P, E[P^T P] = I, whose entries are drawn from philox.h -------
+
+// Sparse: each column of P has s entries +-1/sqrt(s), one in each of s blocks of rows, 1 <= s <= d < 2^31.
+template <class Real>
+void sjlt(const Real* x,  // [m, q]
+          Real* out,      // [m, d]
+          int64_t m, int64_t q, int64_t d, int64_t s, int64_t seed);
+
+// Subsampled randomised Hadamard transform: P = S H D / sqrt(d), with H_ri = (-1)^popcount(r & i), signs D, and S the
+// given rows of H, d <= q padded to a power of two.
+template <class Real>
+void srht(const Real* x,        // [m, q]
+          const int64_t* rows,  // [d]
+          Real* out,            // [m, d]
+          int64_t m, int64_t q, int64_t d, int64_t seed);
+
+// Dense: all entries of P are +-1/sqrt(d), d < 2^31.
+template <class Real>
+void rademacher(const Real* x,  // [m, q]
+                Real* out,      // [m, d]
+                int64_t m, int64_t q, int64_t d, int64_t seed);
+
 // Ops with a kernel in csrc/cuda: the same arguments, addresses of a device, on a cudaStream_t of its context.
 template <class Real>
 void topk_cuda(const Real* scores, Real* values, int64_t* indices, int64_t R, int64_t m, int64_t k, int64_t first,
@@ -209,7 +231,10 @@ void topk_cuda(const Real* scores, Real* values, int64_t* indices, int64_t R, in
     OP(winograd_output_t)   \
     OP(stacked_mm)          \
     OP(maml_mlp)            \
-    OP(topk)
+    OP(topk)                \
+    OP(sjlt)                \
+    OP(srht)                \
+    OP(rademacher)
 
 // The SIMD level that the dynamic linker chose for this processor: "x86-64-v4", "x86-64-v3" or "baseline".
 const char* simd_level();

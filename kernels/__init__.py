@@ -29,6 +29,9 @@ WHERE = {
     "stacked_mm": "stacked_mm",
     "topk": "topk",
     "maml_mlp": "maml_mlp",
+    "sjlt": "sjlt",
+    "srht": "srht",
+    "rademacher": "rademacher",
 }
 
 

@@ -210,3 +210,11 @@ TOPK = [
     (1, 1023, 1024),
     (2, 2500, 1000),
 ]
+
+# m rows, q columns, d: ones, edges of vectors and blocks, more outputs than columns, more columns than a block.
+PROJECTION = [(1, 1, 1), (3, 5, 7), (17, 131, 33), (2, 257, 1), (5, 128, 128), (33, 640, 6), (2, 4500, 60)]
+
+
+def projection(m: int, q: int, d: int, dtype: torch.dtype) -> Tensor:
+    """Rows to project."""
+    return torch.randn(m, q, dtype=torch.float64, generator=generator()).to(dtype)

@@ -6,7 +6,7 @@ from tlxml_fast.ops._triton import INTERPRETED
 # Of the case tables, what Triton's interpreter takes seconds for.
 LONG = (
     "(34, 32, 5)", "(5, 9, 1, 3)", "(2, 3, 4, 3, 2)", "(2, 9, 4, 4, 33)", "(3, 4, 9, 2, 17)",
-    "symmetric", "vectors_tasks",
+    "symmetric", "vectors_tasks", "sjlt-triton-(2, 4500, 60)",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from cases import (
     IM2COL,
     MAML_MLP,
     NORM_ACT_POOL,
+    PROJECTION,
     PROTO,
     SOFTMAX,
     STACKED_MM,
@@ -22,6 +23,7 @@ from cases import (
     double,
     generator,
     maml_mlp_case,
+    projection,
     proto_case,
     softmax_case,
 )
@@ -33,11 +35,18 @@ from tlxml_fast.ops import (
     norm_act_pool,
     proto_gn,
     proto_gn_ref,
+    rademacher,
+    rademacher_ref,
+    sjlt,
+    sjlt_ref,
     softmax_gn,
     softmax_gn_ref,
+    srht,
+    srht_ref,
     winograd,
 )
 from tlxml_fast.ops import maml_mlp as mlp
+from tlxml_fast.ops.srht import padded
 from tlxml_fast.ops.stacked_mm import stacked_mm
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -114,3 +123,15 @@ def test_maml_mlp(shape, dtype):
     ):
         got = function(*map(moved, (a, *arguments)))
         near(got, reference(*map(in_double, (a, *arguments))), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", PROJECTION, ids=str)
+def test_projections(shape, dtype):
+    x, (_, q, d) = projection(*shape, dtype), shape
+    for function, reference, settings in (
+        (sjlt, sjlt_ref, (d, min(d, 5))),
+        (srht, srht_ref, (min(d, padded(q)),)),
+        (rademacher, rademacher_ref, (d,)),
+    ):
+        near(function(x.cuda(), *settings, backend="triton"), reference(x.double(), *settings), dtype)

@@ -21,8 +21,14 @@ from tlxml_fast.ops._dispatch import Choice, choose
 from tlxml_fast.ops._native import native_available, why_not_native
 from tlxml_fast.ops.proto_gn import example as _proto_gn_example
 from tlxml_fast.ops.proto_gn import proto_gn, proto_gn_ref, proto_logits
+from tlxml_fast.ops.rademacher import example as _rademacher_example
+from tlxml_fast.ops.rademacher import rademacher, rademacher_ref
+from tlxml_fast.ops.sjlt import example as _sjlt_example
+from tlxml_fast.ops.sjlt import sjlt, sjlt_ref
 from tlxml_fast.ops.softmax_gn import example as _softmax_gn_example
 from tlxml_fast.ops.softmax_gn import softmax_gn, softmax_gn_ref
+from tlxml_fast.ops.srht import example as _srht_example
+from tlxml_fast.ops.srht import srht, srht_ref
 from tlxml_fast.ops.topk import TopK, topk, topk_ref
 from tlxml_fast.ops.topk import example as _topk_example
 
@@ -52,6 +58,9 @@ OPS = {
     "softmax_gn": Op(softmax_gn, softmax_gn_ref, _softmax_gn_example),
     "proto_gn": Op(proto_gn, proto_gn_ref, _proto_gn_example),
     "topk": Op(topk, topk_ref, _topk_example),
+    "sjlt": Op(sjlt, sjlt_ref, _sjlt_example),
+    "srht": Op(srht, srht_ref, _srht_example),
+    "rademacher": Op(rademacher, rademacher_ref, _rademacher_example),
     **_layer_ops(),
 }
 
@@ -76,8 +85,14 @@ __all__ = [
     "proto_gn",
     "proto_gn_ref",
     "proto_logits",
+    "rademacher",
+    "rademacher_ref",
+    "sjlt",
+    "sjlt_ref",
     "softmax_gn",
     "softmax_gn_ref",
+    "srht",
+    "srht_ref",
     "topk",
     "topk_ref",
     "why_not_native",
