@@ -27,6 +27,10 @@ class CheckpointError(TlxError):
     """A checkpoint or scores file that is damaged or belongs to something else."""
 
 
+class StoreError(TlxError):
+    """A store that is damaged, in use, made with something else, or cannot be written."""
+
+
 class BackendError(TlxError):
     """A backend or kernel that was asked for by name and cannot run."""
 

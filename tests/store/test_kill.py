@@ -1,0 +1,56 @@
+"""The command, killed at any moment and started again: it finishes, with the scores of an undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from shlex import split
+
+import pytest
+import torch
+
+from tlxml_fast import Scores
+
+TLXML = [sys.executable, "-m", "tlxml_fast"]
+TRAIN = split(
+    "train --data digits --ways 3 --shots 2 --queries 2 --tasks 160 --eval-tasks 6 --steps 4 --model mlp --hidden 16"
+)
+INFLUENCE = split(
+    "--curvature fisher --rows-per-task 8 --dtype float64 --test-tasks 24 --memory 1GiB --quiet"
+)
+KILLS = 50
+
+
+def influence(run: Path, out: Path) -> list[str]:
+    """A run of some seconds beyond its start."""
+    return [*TLXML, "influence", str(run), "--out", str(out), "--store", str(out / "store"), *INFLUENCE]
+
+
+@pytest.mark.crash
+def test_kill_minus_nine(tmp_path):
+    subprocess.run([*TLXML, *TRAIN, "--out", tmp_path / "run", "--quiet"], check=True, capture_output=True)
+    start = time.perf_counter()
+    subprocess.run(influence(tmp_path / "run", tmp_path / "undisturbed"), check=True, capture_output=True)
+    takes = time.perf_counter() - start
+    wanted = Scores.load(tmp_path / "undisturbed" / "scores.safetensors")
+    draw, kills, rounds = random.Random(0), 0, 0
+    while kills < KILLS:
+        rounds += 1
+        out = tmp_path / f"killed-{rounds}"
+        for _ in range(5):  # then it may finish
+            process = subprocess.Popen(influence(tmp_path / "run", out), stderr=subprocess.PIPE)
+            try:
+                process.wait(takes * draw.uniform(0.4, 1.05))
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+        subprocess.run(influence(tmp_path / "run", out), check=True, capture_output=True)
+        found = Scores.load(out / "scores.safetensors")
+        assert torch.equal(found.values, wanted.values), f"round {rounds}"
+        assert found.info["certificate"] == wanted.info["certificate"]

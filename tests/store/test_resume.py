@@ -1,0 +1,152 @@
+"""An influence run over a store: stopped anywhere, and run again, it leaves what an undisturbed run leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from crash import assert_every_point_recovers, points
+
+import tlxml_fast as tlx
+import tlxml_fast.models
+from tlxml_fast import session
+from tlxml_fast.files import tensors
+from tlxml_fast.gradients import Gradients
+
+INVERSES = {
+    "woodbury": (tlx.Fisher(3), tlx.Woodbury(damping=0.05)),
+    "dense": (tlx.GaussNewton(), tlx.Dense(damping=0.05)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(session, "shard_size", lambda *_: 3)
+
+
+@pytest.fixture(autouse=True)
+def _untrained(recwarn):
+    """Nobody trained the learner, and it says so."""
+
+
+def tasks(count: int, seed: int = 0) -> tlx.TaskSet:
+    g = torch.Generator().manual_seed(seed)
+
+    def one(i: int) -> tlx.Task:
+        queries = 2 + i % 2
+        x = torch.randn(4 + queries, 3, dtype=torch.float64, generator=g)
+        return tlx.Task(x[:4], torch.tensor([0, 1, 0, 1]), x[4:], torch.arange(queries) % 2, name=f"t{i}")
+
+    return tlx.TaskSet(one(i) for i in range(count))
+
+
+def learner(seed: int = 0) -> tlx.MAML:
+    return tlx.MAML(tlx.models.mlp(3, 4, 2, seed=seed).double(), inner_lr=0.1)
+
+
+def run(store: Path, count: int = 10, kind: str = "woodbury", seed: int = 0, **more) -> tlx.Scores:
+    curvature, inverse = INVERSES[kind]
+    made = tlx.TaskInfluence(learner(seed), curvature, inverse, store=store, **more)
+    return made.fit(tasks(count)).scores(tasks(3, seed=1))
+
+
+def fresh(count: int = 10, kind: str = "woodbury") -> tlx.Scores:
+    curvature, inverse = INVERSES[kind]
+    return tlx.TaskInfluence(learner(), curvature, inverse).fit(tasks(count)).scores(tasks(3, seed=1))
+
+
+@pytest.mark.parametrize("kind", INVERSES)
+def test_a_store_changes_nothing(tmp_path, kind):
+    first, again = run(tmp_path / "s", kind=kind), run(tmp_path / "s", kind=kind)
+    assert torch.equal(first.values, again.values)
+    assert first.info["certificate"] == again.info["certificate"]
+    torch.testing.assert_close(first.values, fresh(kind=kind).values, rtol=1e-10, atol=1e-14)
+
+
+def test_what_is_stored_is_not_computed_again(tmp_path, monkeypatch):
+    first = run(tmp_path / "s")
+    monkeypatch.setattr("tlxml_fast.gradients.Gradients._of", None)
+    monkeypatch.setattr("tlxml_fast.curvature.operator.CurvatureOperator._rows_of", None)
+    monkeypatch.setattr("tlxml_fast.explained.Explained.of", None)
+    assert torch.equal(run(tmp_path / "s").values, first.values)
+
+
+def test_added_tasks_are_the_only_ones_computed(tmp_path, monkeypatch):
+    run(tmp_path / "s", count=7)
+    seen = []
+    gradients = (
+        tlx.Gradients if hasattr(tlx, "Gradients") else __import__("tlxml_fast.gradients").gradients.Gradients
+    )
+    of = gradients._of
+
+    def counted(self, buckets):
+        seen.extend(task.name for task in buckets.tasks)
+        return of(self, buckets)
+
+    monkeypatch.setattr(Gradients, "_of", counted)
+    scores = run(tmp_path / "s", count=10)
+    assert seen == ["t7", "t8", "t9"]
+    torch.testing.assert_close(scores.values, fresh(10).values, rtol=1e-10, atol=1e-14)
+
+
+def test_other_settings_beside_each_other(tmp_path):
+    a = run(tmp_path / "s")
+    run(tmp_path / "s", kind="dense")
+    assert torch.equal(run(tmp_path / "s").values, a.values)
+
+
+def test_compressed(tmp_path):
+    options = {"compression": tlx.SJLT(8, storage=torch.bfloat16), "kind": "dense"}
+    a = run(tmp_path / "s", **options)
+    assert torch.equal(run(tmp_path / "s", **options).values, a.values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "parameters"),
+        ({"dtype": torch.float32}, "dtype"),
+        ({"backend": "reference"}, "backend"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, change, message):
+    run(tmp_path / "s")
+    with pytest.raises(tlx.TlxError, match=message):
+        run(tmp_path / "s", **change)
+
+
+def test_other_tasks_are_refused(tmp_path):
+    run(tmp_path / "s")
+    other = tlx.TaskInfluence(learner(), tlx.GaussNewton(), tlx.Woodbury(damping=0.05), store=tmp_path / "s")
+    with pytest.raises(tlx.TlxError, match="t0"):
+        other.fit(tasks(10, seed=5))
+
+
+def test_threads_are_those_of_the_first_run(tmp_path):
+    before = torch.get_num_threads()
+    run(tmp_path / "s")
+    torch.set_num_threads(1)
+    try:
+        run(tmp_path / "s")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"), [("kill", "woodbury"), ("kill", "dense"), ("torn", "woodbury"), ("full", "dense")]
+)
+def test_a_failure_at_some_points(tmp_path, how, kind):
+    def job(store: Path) -> None:
+        run(store, kind=kind)
+
+    assert assert_every_point_recovers(job, tmp_path, how, which=lambda n: range(0, n, 17)) > 3
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("how", ["kill", "torn", "cut"])
+def test_a_failure_at_every_point(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(tensors, "CHUNK", 16)  # many writes a tensor
+    assert len(points(lambda: run(tmp_path / "count"))) >= 1000
+    assert assert_every_point_recovers(run, tmp_path, how) >= 1000
