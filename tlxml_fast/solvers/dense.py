@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,18 @@ from torch import Tensor
 from ..curvature import CurvatureOperator
 from ..errors import CurvatureError
 from ..profiling import span
-from .base import FittedInverse, Inverse, Relative, check_damping
-
-NEGATIVE = ("drop", "keep", "abs", "error")
+from .base import (
+    FittedInverse,
+    Inverse,
+    Relative,
+    absolute,
+    check_damping,
+    describe_damping,
+    right_hand_sides,
+)
+from .certificate import Certificate, Solution, relative_residuals
+from .memory import require_memory
+from .negative import check_negative, refuse_negative
 
 
 class Dense(Inverse):
@@ -50,32 +58,33 @@ class Dense(Inverse):
             raise CurvatureError(f"rank is at least 1, not {rank}")
         if rtol is not None and not 0 <= rtol < 1:
             raise CurvatureError(f"rtol lies between 0 and 1, not {rtol}")
-        if negative not in NEGATIVE:
-            raise CurvatureError(f"negative is one of {', '.join(NEGATIVE)}, not {negative!r}")
+        check_negative(negative)
         self.damping, self.rank, self.rtol, self.negative = damping, rank, rtol, negative
 
     def fit(self, operator: CurvatureOperator) -> FittedDense:
         """Assemble the matrix and decompose it."""
-        _require_memory(operator.q)
-        matrix = operator.dense()
-        with span("eigendecomposition", 9 * operator.q**3, dtype=matrix.dtype):
-            eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
-        return self.invert(eigenvalues, eigenvectors, operator.dtype)
+        q = operator.q
+        require_memory(4 * 8 * q * q, f"Dense for {q:,} meta-parameters", operator.device)
 
-    def invert(self, eigenvalues: Tensor, eigenvectors: Tensor, dtype: torch.dtype) -> FittedDense:
-        """The inverse from a decomposition of a matrix that was computed in `dtype`."""
+        def decomposed() -> dict[str, Tensor]:
+            matrix = operator.dense()
+            with span("eigendecomposition", 9 * q**3, dtype=matrix.dtype):
+                values, vectors = torch.linalg.eigh(matrix)
+            return {"matrix": matrix, "eigenvalues": values, "eigenvectors": vectors}
+
+        return self.invert(**operator.factored("dense", decomposed), dtype=operator.dtype)
+
+    def invert(
+        self, matrix: Tensor, eigenvalues: Tensor, eigenvectors: Tensor, dtype: torch.dtype
+    ) -> FittedDense:
+        """The inverse from the decomposition of a matrix that was computed in `dtype`."""
         size = eigenvalues.abs()
         largest = float(size.max())
         rounding = max(len(size) * torch.finfo(torch.float64).eps, torch.finfo(dtype).eps) * largest
-        damping = (
-            self.damping.fraction * largest if isinstance(self.damping, Relative) else float(self.damping)
-        )
+        damping = absolute(self.damping, largest)
         negative = eigenvalues < -rounding
-        if self.negative == "error" and negative.any():
-            raise CurvatureError(
-                f"{int(negative.sum())} of {len(size)} eigenvalues are negative, "
-                f"the lowest {float(eigenvalues.min()):.3g}"
-            )
+        if self.negative == "error":
+            refuse_negative(eigenvalues, negative)
         inverted = (size if self.negative == "abs" else eigenvalues) + damping
         kept = self._kept(size, rounding)
         if self.negative == "drop":
@@ -89,14 +98,13 @@ class Dense(Inverse):
                 f"{largest:.1e}); raise the damping, or give rank or rtol"
             )
         h = torch.where(kept, 1 / inverted, torch.zeros_like(inverted))
-        return FittedDense(eigenvalues, eigenvectors, h, damping, int(negative.sum()))
+        return FittedDense(self, matrix, dtype, eigenvalues, eigenvectors, h, damping, int(negative.sum()))
 
     def describe(self) -> dict[str, Any]:
         """The settings; JSON."""
-        relative = isinstance(self.damping, Relative)
         return {
             "inverse": self.name,
-            "damping": f"{self.damping.fraction:g} of the largest |eigenvalue|" if relative else self.damping,
+            "damping": describe_damping(self.damping),
             "rank": self.rank,
             "rtol": self.rtol,
             "negative": self.negative,
@@ -119,19 +127,56 @@ class Dense(Inverse):
 
 @dataclass(frozen=True)
 class FittedDense(FittedInverse):
-    """Q diag(h) Qᵀ, and the spectrum it came from (ascending)."""
+    """Q diag(h) Qᵀ, the matrix, and its spectrum (ascending)."""
 
+    inverse: Dense
+    matrix: Tensor
+    dtype: torch.dtype
+    """Of the computations the matrix came from."""
     eigenvalues: Tensor
     eigenvectors: Tensor
     h: Tensor
     damping: float
     negative: int
 
-    def apply(self, B: Tensor) -> Tensor:
-        """Q(h ∘ Qᵀb_k)."""
-        k, q = B.shape
-        with span("dense inverse", 4 * k * q * q, 8 * (2 * q * q + 4 * k * q), dtype=torch.float64):
-            return ((B.double() @ self.eigenvectors) * self.h) @ self.eigenvectors.mT
+    def solve(self, B: Tensor) -> Solution:
+        """Q(h ∘ Qᵀb_k), with residuals against the matrix itself, not judged; 6q² flops a right-hand side.
+
+        Of a pseudo-inverse, and where negative directions are dropped, a residual includes the part of b left out.
+        With negative="abs" it is that of Q(|λ| + damping)Qᵀ.
+        """
+        q = len(self.matrix)
+        B = right_hand_sides(B, q)
+        with span("dense inverse", 4 * len(B) * q * q, 8 * (2 * q * q + 4 * len(B) * q), dtype=torch.float64):
+            coefficients = (B @ self.eigenvectors) * self.h
+            X = coefficients @ self.eigenvectors.mT
+        turned = X
+        if self.inverse.negative == "abs" and self.negative:
+            turned = (coefficients * self.eigenvalues.sign()) @ self.eigenvectors.mT
+        with span("residuals", 2 * len(B) * q * q, 8 * q * q, dtype=torch.float64):
+            R = B - turned @ self.matrix - self.damping * X
+        certificate = Certificate(
+            tuple(relative_residuals(R, B).tolist()),
+            self.damping,
+            float(self.eigenvalues[-1]),
+            float(self.eigenvalues[0]),
+            self.effective_rank,
+            exact=bool((self.h != 0).all()),
+        )
+        return Solution(X, certificate)
+
+    def at(self, damping: float | Relative) -> FittedDense:
+        """Another damping, from the same eigendecomposition."""
+        if self.inverse.rank is not None or self.inverse.rtol is not None:
+            raise CurvatureError("a pseudo-inverse by rank or rtol has no damping to change")
+        other = Dense(damping, negative=self.inverse.negative)
+        return other.invert(self.matrix, self.eigenvalues, self.eigenvectors, self.dtype)
+
+    @property
+    def effective_rank(self) -> float:
+        """Σ λ/(λ + damping) over kept directions."""
+        kept = self.h != 0
+        return float((1 - self.damping * self.h)[kept].sum())
 
     def describe(self) -> dict[str, Any]:
         """The spectrum; the condition number of what was inverted; the effective rank over kept directions.
@@ -145,16 +190,6 @@ class FittedDense(FittedInverse):
             "n_negative": self.negative,
             "n_kept": int(kept.sum()),
             "condition_number": float(sizes.max() / sizes.min()),
-            "effective_rank": float((1 - self.damping * self.h)[kept].sum()),
+            "effective_rank": self.effective_rank,
             "damping": self.damping,
         }
-
-
-def _require_memory(q: int) -> None:
-    """Refuse a matrix that cannot fit, before anything long begins."""
-    needed = 4 * 8 * q * q
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > available:
-        raise CurvatureError(
-            f"Dense needs {needed / 2**30:.1f} GiB for {q:,} meta-parameters, and {available / 2**30:.1f} GiB are free"
-        )

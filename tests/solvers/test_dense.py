@@ -11,6 +11,8 @@ from oracle import invert, near
 
 from tlxml_fast import CurvatureError, Dense, Relative
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPECTRA = {
     "definite": [0.5, 1.0, 2.0, 4.0, 8.0],
     "indefinite": [-3.0, -0.25, 0.5, 1.0, 8.0],
@@ -25,7 +27,9 @@ def operator(spectrum: list[float], dtype: torch.dtype = torch.float64) -> Simpl
     q = len(spectrum)
     Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(q, q)))
     A = torch.tensor(Q * spectrum @ Q.T)
-    return SimpleNamespace(q=q, dtype=dtype, dense=lambda: (A + A.T) / 2)
+    return SimpleNamespace(
+        q=q, dtype=dtype, device="cpu", dense=lambda: (A + A.T) / 2, factored=lambda _, make: make()
+    )
 
 
 @pytest.mark.parametrize("negative", ["drop", "keep", "abs"])
@@ -41,8 +45,8 @@ def test_inverse_and_report(name, options, negative):
     fitted = Dense(**public, negative=negative).fit(op)
     want, kappa = invert(op.dense(), **options, negative=negative)
     B = torch.eye(op.q, dtype=torch.float64)
-    near(fitted.apply(B), want, 1e-12)
-    near(fitted.apply(B[:1].float()), want[:1], 1e-12)
+    near(fitted.solve(B).X, want, 1e-12)
+    near(fitted.solve(B[:1].float()).X, want[:1], 1e-12)
 
     report = fitted.describe()
     damping = options.get("damping", 8 * options.get("relative", 0))
@@ -128,7 +132,36 @@ def test_negative_to_rounding_is_not_negative():
 
 def test_one_parameter():
     near(
-        Dense().fit(operator(SPECTRA["one"])).apply(torch.ones(2, 1)),
+        Dense().fit(operator(SPECTRA["one"])).solve(torch.ones(2, 1)).X,
         torch.full((2, 1), 1 / 3, dtype=torch.float64),
         1e-15,
     )
+
+
+@pytest.mark.parametrize("negative", ["drop", "keep", "abs"])
+def test_certificate_is_of_the_matrix(negative):
+    op = operator(SPECTRA["indefinite"])
+    fitted = Dense(damping=0.1, negative=negative).fit(op)
+    B = torch.tensor(np.random.default_rng(1).normal(size=(3, op.q)))
+    B[1] = 0
+    X, certificate = fitted.solve(B)
+    A, P = op.dense(), torch.eye(op.q, dtype=torch.float64)
+    if negative == "abs":
+        values, Q = np.linalg.eigh(A.numpy())
+        A = torch.tensor(Q * np.abs(values) @ Q.T)
+    want = (X @ (A + 0.1 * P) - B).norm(dim=1) / B.norm(dim=1)
+    want[1] = 0
+    assert certificate.residuals == pytest.approx(want.tolist(), abs=1e-14)
+    assert certificate.exact == (negative != "drop")
+    assert (certificate.worst < 1e-13) == certificate.exact
+    assert (certificate.largest, certificate.smallest) == pytest.approx((8, -3))
+
+
+def test_another_damping_from_the_same_decomposition():
+    fitted = Dense(damping=0.1, negative="abs").fit(operator(SPECTRA["indefinite"]))
+    again = fitted.at(Relative(0.5))
+    B = torch.eye(5, dtype=torch.float64)
+    near(again.solve(B).X, Dense(4.0, negative="abs").fit(operator(SPECTRA["indefinite"])).solve(B).X, 1e-13)
+    assert again.eigenvectors is fitted.eigenvectors
+    with pytest.raises(CurvatureError, match="has no damping"):
+        Dense(rank=2).fit(operator(SPECTRA["definite"])).at(0.1)

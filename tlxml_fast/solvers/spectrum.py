@@ -1,0 +1,83 @@
+"""The ends of a curvature's spectrum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..curvature import CurvatureOperator
+from ..errors import CurvatureError
+from .krylov import block_lanczos
+from .products import Products, rounding
+
+# Vectors in a block, in the basis before a restart, and the most passes.
+BLOCK, BASIS, PASSES = 4, 40, 40
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """Estimates of the largest and the smallest eigenvalue, each within its residual of a true one."""
+
+    largest: float
+    smallest: float
+    largest_residual: float
+    smallest_residual: float
+
+    @property
+    def size(self) -> float:
+        """The largest |eigenvalue|."""
+        return max(abs(self.largest), abs(self.smallest))
+
+
+def extreme_eigenvalues(
+    operator: CurvatureOperator, products: Products | None = None, tol: float = 1e-3, seed: int = 0
+) -> Extremes:
+    """The largest and smallest eigenvalue of C + diag δ, by block Lanczos.
+
+    Until both residuals are at most tol of the largest |eigenvalue|, in at most 40 passes of 4 vectors. The largest
+    then has an error of about tol² of itself, where it is separated; the smallest is an upper bound. Memory: 48 vectors
+    of q in float64. `products` counts the passes.
+    """
+    ritz = block_lanczos(
+        products or Products(operator),
+        operator.q,
+        min(2, operator.q),
+        from_both_ends,
+        tol=lambda theta: tol * theta.abs().max().expand_as(theta),
+        negligible=rounding(operator),
+        block=BLOCK,
+        largest_basis=BASIS,
+        most_passes=PASSES,
+        seed=seed,
+        device=operator.device,
+    )
+    ends = [
+        (float(value), float(residual)) for value, residual in zip(ritz.values, ritz.residuals, strict=True)
+    ]
+    (largest, above), (smallest, below) = max(ends), min(ends)
+    return Extremes(largest, smallest, above, below)
+
+
+def from_both_ends(theta: Tensor) -> Tensor:
+    """Indices of ascending eigenvalues: the last, the first, the last but one, the second …"""
+    m = len(theta)
+    ascending = torch.arange(m, device=theta.device)
+    return torch.stack([ascending.flip(0), ascending], dim=1).flatten()[:m]
+
+
+def refuse_indefinite(ends: Extremes, damping: float, rounding: float) -> None:
+    """Raise CurvatureError where C + diag δ + damping is seen not to be positive definite."""
+    if ends.smallest + damping > rounding * ends.size:
+        return
+    if ends.smallest < -rounding * ends.size:
+        enough = 1.01 * (ends.smallest_residual - ends.smallest)
+        raise CurvatureError(
+            f"the matrix is indefinite at damping {damping:.3g}: the most negative Ritz value is {ends.smallest:.4g}; "
+            f"a damping of {enough:.4g} would do, or a positive semi-definite curvature such as GaussNewton()"
+        )
+    raise CurvatureError(
+        f"the matrix is singular to rounding after damping (an eigenvalue of {ends.smallest + damping:.1e} beside "
+        f"one of {ends.largest:.1e}); raise the damping"
+    )
