@@ -5,7 +5,8 @@ Data flows one way: tasks → learner → linearization → curvature → invers
 
 from . import data, models
 from .checkpoint import load_checkpoint, save_checkpoint
-from .curvature import GaussNewton, Hessian, Identity
+from .compression import SJLT, SRHT, Compression, Rademacher
+from .curvature import Fisher, GaussNewton, Hessian, Identity
 from .errors import (
     BackendError,
     CheckpointError,
@@ -14,6 +15,7 @@ from .errors import (
     FallbackWarning,
     InfluenceWarning,
     LearnerError,
+    StoreError,
     TaskError,
     TlxError,
 )
@@ -24,35 +26,51 @@ from .linearize import Linearization, linearize
 from .parse import parse_task, parse_tasks
 from .report import write_report
 from .scores import Scores
-from .solvers import Dense, Relative
+from .solvers import CG, Certificate, Dense, Lanczos, Nystrom, Relative, Sketch, Woodbury
+from .streamed import StreamedScores
+from .sweep import DampingSweep
 from .task import Task, TaskSet
 from .training import evaluate, meta_train
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CG",
     "MAML",
+    "SJLT",
+    "SRHT",
     "BackendError",
+    "Certificate",
     "CheckpointError",
+    "Compression",
     "CurvatureError",
+    "DampingSweep",
     "DataError",
     "Dense",
     "FallbackWarning",
+    "Fisher",
     "GaussNewton",
     "Hessian",
     "Identity",
     "InfluenceWarning",
+    "Lanczos",
     "Learner",
     "LearnerError",
     "Linearization",
+    "Nystrom",
     "ProtoNet",
+    "Rademacher",
     "Relative",
     "Scores",
+    "Sketch",
+    "StoreError",
+    "StreamedScores",
     "Task",
     "TaskError",
     "TaskInfluence",
     "TaskSet",
     "TlxError",
+    "Woodbury",
     "data",
     "evaluate",
     "group_matrix",

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .compression import Compression
 from .curvature import Curvature, CurvatureOperator, GaussNewton, Identity
+from .distributed import World
 from .errors import CurvatureError, InfluenceWarning, LearnerError, TaskError, TlxError
+from .explained import Explained
+from .gradients import Gradients
+from .kept import Result, digest
 from .learners import Learner
 from .linearize import Linearization, choose_backend, linearize
-from .linearize.buckets import Buckets
+from .linearize.roster import Roster
+from .memory import parse_bytes
 from .profiling import span
-from .progress import progress_bar
 from .scores import Scores, TaskAxis
-from .solvers import Dense, FittedInverse, Inverse
-from .targets import check_target, target_cotangents
+from .session import Session, Sessions
+from .solvers import Dense, FittedInverse, Inverse, Relative, Solution
+from .streamed import StreamedScores
+from .sweep import DampingSweep
+from .targets import check_target
 from .task import Task, TaskSet
 
 CONFIDENT = 0.99
 FAR_FROM_STATIONARY = 0.5
-EXAMPLES = {"curvature": "GaussNewton()", "inverse": "Dense(damping=1e-3)"}
+EXAMPLES = {
+    "curvature": "GaussNewton()",
+    "inverse": "Dense(damping=1e-3)",
+    "compression": "SJLT(2048)",
+}
 
 
 class TaskInfluence:
@@ -48,6 +62,10 @@ class TaskInfluence:
     dtype         torch.float32 or torch.float64; the parameters' own unless given
     weight_decay  δ; taken from the learner where training recorded it, and a different value raises
     progress      draw progress bars
+    compression   gradients and rows are projected as they are produced: SJLT(2048), SRHT(2048) or Rademacher(2048)
+    memory        what the process may have resident, such as "8GiB"; chunks are chosen by it
+    store         a directory that keeps gradients, rows, factors and scores: the same fit goes on from there after it
+                  was stopped, and a fit to more tasks computes only theirs
 
     Test tasks are adapted with the learner's evaluation steps, training tasks with its training steps.
     """
@@ -62,8 +80,15 @@ class TaskInfluence:
         weight_decay: float | dict[str, float] | None = None,
         progress: bool = False,
         precision: str = "fp32",
+        compression: Compression | None = None,
+        memory: str | int | None = None,
+        store: str | os.PathLike[str] | None = None,
     ):
-        for what, given, kind in (("curvature", curvature, Curvature), ("inverse", inverse, Inverse)):
+        for what, given, kind in (
+            ("curvature", curvature, Curvature),
+            ("inverse", inverse, Inverse),
+            ("compression", compression, Compression),
+        ):
             if given is not None and not isinstance(given, kind):
                 raise CurvatureError(f"{what} is an object such as {EXAMPLES[what]}, not {given!r}")
         learner.refuse_influence()
@@ -76,9 +101,22 @@ class TaskInfluence:
         self.report: dict[str, Any] = {}
         """What `fit` found, JSON throughout; part of every `Scores.info`."""
         self._linearize = partial(linearize, backend=backend, dtype=dtype, precision=precision)
-        self._train: Buckets | None = None
+        self.compression = compression
+        self._sessions = Sessions(
+            learner,
+            self._linearize,
+            self.curvature,
+            compression,
+            self.curvature.by_rows or self.inverse.by_rows or compression is not None,
+            None if memory is None else parse_bytes(memory),
+            store,
+            {"precision": precision},
+        )
+        self._session: Session | None = None
+        self._tests: TaskSet | None = None
+        self._gradients: Gradients | None = None
         self._inverse: FittedInverse | None = None
-        self._gradients = torch.empty(0)
+        self._axis = TaskAxis((), (), ())
         self._by_id: dict[str, int] = {}
 
     # ---- fit ----------------------------------------------------------------------------------------
@@ -90,56 +128,65 @@ class TaskInfluence:
         with InfluenceWarning where Λ nearly vanishes (the median query confidence is above 0.99), and where
         the parameters are far from a stationary point (‖∇L‖ above half the median ‖∇L_t‖).
         """
+        with self._sessions.active(_task_set(train_tasks)) as session:
+            self._fit(session)
+        self._warn()
+        return self
+
+    def _fit(self, session: Session) -> None:
+        shards, kept, roster = session.shards, session.kept, session.roster
+        decay, decayed = self._decay(shards.first)
         start = time.perf_counter()
-        train = Buckets(self.learner, train_tasks, self._linearize)
-        confidence = _median_confidence(train)
-        gradients, losses = self._gradients_of(train, "training gradients")
+        gradients = Gradients(shards, kept, self.compression, self.progress)
         gradient_seconds = time.perf_counter() - start
-        decay = self._decay(train.linearizations[0])
-        objective = gradients.double().mean(0) + decay * train.linearizations[0].omega.double()
         start = time.perf_counter()
-        operator = CurvatureOperator(self.curvature, train, decay, self.progress)
+        operator = CurvatureOperator(self.curvature, shards, decay, self.compression, kept, self.progress)
         fitted = None if isinstance(self.curvature, Identity) else self.inverse.fit(operator)
-        self._train, self._inverse, self._gradients = train, fitted, gradients
-        self._by_id = {task.id: i for i, task in reversed(list(enumerate(train.tasks)))}
+        self._session, self._gradients, self._inverse, self._axis = session, gradients, fitted, roster.axis
+        self._by_id = {task: i for i, task in reversed(list(enumerate(self._axis.ids)))}
         self.report = {
-            "learner": {**self.learner.describe(), "parameters": train.linearizations[0].q},
+            "learner": {**self.learner.describe(), "parameters": shards.first.q},
             "curvature": self._describe_curvature(fitted),
-            "training_tasks": len(train),
-            "shapes": [str(lin.tasks[0].shape) for lin in train.linearizations],
-            "mean_loss": float(losses.double().mean()),
-            "gradient_norm": float(objective.norm()),
-            "median_task_gradient_norm": float(gradients.double().norm(dim=1).median()),
-            "median_confidence": confidence,
+            "training_tasks": len(shards),
+            "shapes": roster.shapes,
+            **gradients.describe(decayed),
             "weight_decay": self.weight_decay,
-            "dtype": str(train.linearizations[0].dtype).removeprefix("torch."),
-            "backend": _describe_backend(train, operator),
-            "notes": self._notes(train),
+            "dtype": str(shards.first.dtype).removeprefix("torch."),
+            "backend": _describe_backend(shards.first, operator),
+            "processes": shards.world.size,
+            "notes": self._notes(roster),
             "seconds": {"gradients": gradient_seconds, "curvature": time.perf_counter() - start},
         }
+
+    def _warn(self) -> None:
         norm, typical = self.report["gradient_norm"], self.report["median_task_gradient_norm"]
         if norm > FAR_FROM_STATIONARY * typical:
             warnings.warn(
                 f"the gradient of the objective ({norm:.3g}) is not small beside that of a task ({typical:.3g}): the "
                 "parameters are far from a stationary point, where influence has its meaning",
                 InfluenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
+        confidence = self.report["median_confidence"]
         if confidence is not None and confidence > CONFIDENT:
             warnings.warn(
                 f"the median query confidence is {confidence:.4f}: the output Hessian nearly vanishes, and "
                 "ranks by Gauss-Newton curvature may be noise",
                 InfluenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self
 
     # ---- the three influences -----------------------------------------------------------------------
 
     def meta(self, train_task: Task | int) -> Tensor:
         """I_meta(j) = −H⁺ ∇_ω L_j, [q], float64. A task that was not in `fit` is added, not upweighted."""
         self._require_fit()
-        return -self._solve(self._gradient(train_task)[None])[0]
+        if self.compression is not None:
+            raise TlxError(
+                "I_meta lies among the meta-parameters, and the gradients were compressed; fit without"
+            )
+        with self._session.active():
+            return -self._solve(self._gradient(train_task)[None], self._inverse).X[0]
 
     def adaptation(self, test_task: Task, train_task: Task | int) -> Tensor:
         """I_adpt(i, j) = (∂θ_i/∂ω) I_meta(j), [p], in the order of `learner.adapt`'s result."""
@@ -164,100 +211,161 @@ class TaskInfluence:
         self._require_fit()
         check_target(target)
         start = time.perf_counter()
-        test = Buckets(self.learner.at_evaluation(), test_tasks, self._linearize)
-        if target == "loss":
-            for lin in test.linearizations:
-                lin.need_targets()
-        train, gradients = self._training_side(train_tasks)
-        explained = self._explained(test, target, per_query)
-        solved = [self._solve(rows) for rows in explained]
-        right = self._scaled(gradients.double()).mT
-        flops = 2 * sum(len(rows) for rows in solved) * right.numel()
-        with span("scores", flops, 8 * right.numel(), dtype=torch.float64):
-            values = torch.nn.utils.rnn.pad_sequence(
-                [-(rows @ right) for rows in solved], batch_first=True, padding_value=float("nan")
-            )
-        info = {**self.report, "seconds": {**self.report["seconds"], "scores": time.perf_counter() - start}}
-        in_fit = torch.tensor([task.id in self._by_id for task in train])
+        tests = self._tests = TaskSet(test_tasks)
+        with self._session.active():
+            if train_tasks is None:
+                train, (tensors, found) = self._axis, self._kept_scores(tests, target, per_query)
+            else:
+                with self._sessions.active(_task_set(train_tasks), stored=False) as session:
+                    gradients = Gradients(session.shards, session.kept, self.compression, self.progress)
+                    train = session.roster.axis
+                    tensors, found = self._scores(tests, gradients.blocks, target, per_query)
+        in_fit = torch.tensor([task in self._by_id for task in train.ids])
+        notes = self.report["notes"]
         if not in_fit.all():
-            info["notes"] = [
-                *info["notes"],
-                "training tasks that were not fitted are scored as if they were added",
-            ]
-        return Scores(
-            (values if per_query else values[:, 0]).cpu(),
-            TaskAxis.of(test.tasks),
-            TaskAxis.of(train),
-            in_fit,
-            target,
-            info,
+            notes = [*notes, "training tasks that were not fitted are scored as if they were added"]
+        seconds = {**self.report["seconds"], "scores": time.perf_counter() - start}
+        info = {**self.report, **found, "notes": notes, "seconds": seconds}
+        return Scores(tensors["values"].cpu(), TaskAxis.of(tests), train, in_fit, target, info)
+
+    def stream_scores(
+        self, test_tasks: TaskSet | Iterable[Task], per_query: bool = False, target: str = "loss"
+    ) -> StreamedScores:
+        """`scores` by the fitted tasks, of more pairs than memory holds: only what is asked of them is computed."""
+        self._require_fit()
+        check_target(target)
+        if World.current().size > 1:
+            raise TlxError("scores are streamed by one process, and this is a job of several; use scores")
+        if isinstance(self.curvature, Identity) and self.curvature.normalize:
+            raise TlxError("cosines are not streamed; use scores")
+        tests = self._tests = TaskSet(test_tasks)
+        with self._session.active():
+            explained = self._explain(tests, target, per_query)
+            solution = self._solve(explained.rows, self._inverse)
+        info = {**self.report, "certificate": solution.certificate and solution.certificate.describe()}
+        directions = explained.per_task(solution.X).to(self._session.shards.first.dtype)
+        in_fit = torch.ones(len(self._axis), dtype=torch.bool)
+        return StreamedScores(
+            directions, self._gradients.blocks, explained.axis, self._axis, in_fit, target, info
         )
+
+    def damping_sweep(
+        self,
+        dampings: Sequence[float | Relative],
+        test_tasks: TaskSet | Iterable[Task] | None = None,
+        target: str = "loss",
+    ) -> DampingSweep:
+        """Scores of the fitted tasks at every damping, with how far ranks hang on it.
+
+        From the one factorisation that `fit` made, where the inverse has one for all dampings: `Dense`, `Nystrom`, and
+        `Woodbury` by eigendecomposition. Gradients of the test tasks are computed once.
+
+        dampings    numbers, or Relative(fraction) of the largest |eigenvalue|
+        test_tasks  those that `scores` was last asked for, unless given
+
+        Raises CurvatureError for a pseudo-inverse, and what `scores` raises.
+        """
+        self._require_fit()
+        check_target(target)
+        if self._inverse is None:
+            raise CurvatureError("Identity() has no damping to sweep")
+        if len(dampings) == 0:
+            raise CurvatureError("a sweep needs at least one damping")
+        if test_tasks is None and self._tests is None:
+            raise TlxError("give test_tasks: scores have not been asked for yet")
+        tests = self._tests if test_tasks is None else TaskSet(test_tasks)
+        inverses = [self._inverse.at(damping) for damping in dampings]
+        with self._session.active():
+            explained = self._explain(tests, target, per_query=False)
+            made = [self._scores_of(explained, self._gradients.blocks, inverse) for inverse in inverses]
+        test, in_fit = TaskAxis.of(tests), torch.ones(len(self._axis), dtype=torch.bool)
+        scores = tuple(
+            Scores(tensors["values"].cpu(), test, self._axis, in_fit, target, {**self.report, **found})
+            for tensors, found in made
+        )
+        return DampingSweep(tuple(s.info["certificate"]["damping"] for s in scores), scores)
 
     # ---- inside -------------------------------------------------------------------------------------
 
-    def _gradients_of(self, buckets: Buckets, description: str) -> tuple[Tensor, Tensor]:
-        """∇_ω L_t of every task, [M, q], and L_t, [M]; both required to be finite."""
-        losses = torch.stack(buckets.gather(lambda lin, block: lin.losses()[block], lambda done: None))
-        buckets.require_finite("loss", losses[:, None])
-        with progress_bar(description, len(buckets), self.progress) as advance:
-            gradients = torch.stack(
-                buckets.gather(lambda lin, block: lin.gradients_block(block), advance, one_vector=True)
-            )
-        buckets.require_finite("gradient", gradients)
-        return gradients, losses
+    def _explain(self, tasks: TaskSet, target: str, per_query: bool) -> Explained:
+        """Gradients of the target of every test task; this process computes its share."""
+        world = World.current()
+        if len(tasks) < world.size:
+            raise TaskError(f"there are {len(tasks)} test tasks for {world.size} processes")
+        learner, mine = self.learner.at_evaluation(), world.share(len(tasks))
+        share = tasks[mine.start : mine.stop]
+        found = Explained.of(learner, share, self._linearize, target, per_query, self.progress)
+        if self.compression is not None:
+            found = replace(found, rows=self.compression.project(found.rows))
+        return found.joined(world)
 
-    def _explained(self, test: Buckets, target: str, per_query: bool) -> list[Tensor]:
-        """Gradients of the target of every test task: [1, q], or [n, q] per query."""
-        cotangents = {id(lin): target_cotangents(lin, target) for lin in test.linearizations}
-
-        def rows(lin: Linearization, block: slice) -> Tensor:
-            u = cotangents[id(lin)][block]
-            if per_query:
-                return lin.per_query_vjp(block, u[:, :, None])[:, :, 0]
-            return lin.vjp_block(block, u[:, None] / lin.n)
-
-        with progress_bar("test gradients", len(test), self.progress) as advance:
-            gradients = test.gather(rows, advance)
-        for task, gradient in zip(test.tasks, gradients, strict=True):
-            if not torch.isfinite(gradient).all():
-                raise TaskError(f"the gradient of test task {task.label!r} is not finite")
-        return gradients
-
-    def _training_side(self, train_tasks: TaskSet | Iterable[Task] | None) -> tuple[TaskSet, Tensor]:
-        if train_tasks is None:
-            return self._train.tasks, self._gradients
-        tasks = TaskSet(train_tasks)
-        new = [task for task in tasks if task.id not in self._by_id]
-        fresh = (
-            self._gradients_of(Buckets(self.learner, TaskSet(new), self._linearize), "gradients")[0]
-            if new
-            else []
+    def _kept_scores(self, tests: TaskSet, target: str, per_query: bool) -> Result:
+        """Scores by the fitted tasks, read where the store has them."""
+        depends = {
+            "test tasks": tests.ids,
+            "evaluation": self.learner.at_evaluation().describe(),
+            "target": target,
+            "per query": per_query,
+            **self._settings(),
+        }
+        blocks = self._gradients.blocks
+        return self._session.kept.whole(
+            f"scores-{digest(depends)}", depends, lambda: self._scores(tests, blocks, target, per_query)
         )
-        rows = dict(zip((task.id for task in new), fresh, strict=True))
-        known = [self._gradients[self._by_id[t.id]] if t.id in self._by_id else rows[t.id] for t in tasks]
-        if not known:
-            raise TaskError("there are no training tasks to score")
-        return tasks, torch.stack(known)
+
+    def _scores(self, tests: TaskSet, blocks: Sequence[Tensor], target: str, per_query: bool) -> Result:
+        return self._scores_of(self._explain(tests, target, per_query), blocks, self._inverse)
+
+    def _scores_of(
+        self, explained: Explained, blocks: Sequence[Tensor], inverse: FittedInverse | None
+    ) -> Result:
+        solution = self._solve(explained.rows, inverse)
+        values = explained.per_task(self._products(solution.X, blocks))
+        certificate = None if solution.certificate is None else solution.certificate.describe()
+        return {"values": values}, {"certificate": certificate}
+
+    def _settings(self) -> dict[str, Any]:
+        """JSON that an inverse depends on, besides the tasks and what the store's context has."""
+        compressed = {} if self.compression is None else self.compression.describe()
+        return {
+            **self.curvature.describe(),
+            **self.inverse.describe(),
+            **compressed,
+            "weight decay": self.weight_decay,
+        }
 
     def _gradient(self, train_task: Task | int) -> Tensor:
         if isinstance(train_task, Task):
-            return self._training_side([train_task])[1][0]
-        if not -len(self._gradients) <= train_task < len(self._gradients):
-            raise TaskError(f"training task {train_task} of {len(self._gradients)} fitted ones")
-        return self._gradients[train_task]
+            if train_task.id not in self._by_id:
+                with self._sessions.active(TaskSet([train_task]), stored=False) as session:
+                    return Gradients(session.shards, session.kept, self.compression, False).row(0)
+            train_task = self._by_id[train_task.id]
+        count = len(self._axis)
+        if not -count <= train_task < count:
+            raise TaskError(f"training task {train_task} of {count} fitted ones")
+        return self._gradients.row(train_task % count)
 
-    def _solve(self, B: Tensor) -> Tensor:
+    def _products(self, X: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """−x_k·g_j of all training tasks: [K, n_train], float64."""
+        each = []
+        for block in blocks:
+            with span("scores", 2 * len(X) * block.numel(), block.nbytes, dtype=torch.float64):
+                each.append(self._scaled(block.double()) @ X.mT)
+        mine = torch.cat(each) if each else X.new_empty(0, len(X))
+        return -World.current().cat(mine).mT
+
+    def _solve(self, B: Tensor, inverse: FittedInverse | None) -> Solution:
         """H⁺ b_k, or b_k itself (normalised) where the curvature is the identity; float64."""
         B = B.double()
-        return self._scaled(B) if self._inverse is None else self._inverse.apply(B)
+        return Solution(self._scaled(B), None) if inverse is None else inverse.solve(B)
 
     def _scaled(self, B: Tensor) -> Tensor:
         """Rows of unit length where the curvature is Identity(normalize=True)."""
         cosine = isinstance(self.curvature, Identity) and self.curvature.normalize
         return torch.nn.functional.normalize(B, dim=1) if cosine else B
 
-    def _decay(self, lin: Linearization) -> Tensor:
-        """δ of every meta-parameter, [q], float64."""
+    def _decay(self, lin: Linearization) -> tuple[Tensor, Tensor]:
+        """δ of every meta-parameter, [q], float64, and its gradient δ∘ω; both as gradients are compressed."""
         given = self.weight_decay
         names = list(lin.flat.shapes)
         if isinstance(given, dict) and set(given) != set(names):
@@ -266,40 +374,50 @@ class TaskInfluence:
                 f"weight_decay and the meta-parameters differ: {odd!r} is in one of them only"
             )
         each = [given[name] for name in names] if isinstance(given, dict) else [given] * len(names)
-        return torch.repeat_interleave(
+        decay = torch.repeat_interleave(
             torch.tensor(each, dtype=torch.float64, device=lin.device),
             torch.tensor(lin.flat.sizes, device=lin.device),
         )
+        decayed = decay * lin.omega.double()
+        if self.compression is None:
+            return decay, decayed
+        if len(set(each)) > 1:
+            raise CurvatureError("compression needs one weight decay for all parameters, and theirs differ")
+        return decay.new_full((self.compression.dimension,), each[0]), self.compression.project(
+            decayed[None]
+        )[0]
 
     def _describe_curvature(self, fitted: FittedInverse | None) -> dict[str, Any]:
         if fitted is None:
             return self.curvature.describe()
         return {**self.curvature.describe(), **self.inverse.describe(), "spectrum": fitted.describe()}
 
-    def _notes(self, train: Buckets) -> list[str]:
-        notes = self.learner.notes()
-        for ways, outputs in sorted({(lin.ways, lin.C) for lin in train.linearizations}):
-            if ways < outputs:
-                notes.append(f"{outputs} outputs for {ways} ways: the unused logits stay in the softmax")
+    def _notes(self, roster: Roster) -> list[str]:
+        notes = [*self.learner.notes(), *roster.notes(self.learner)]
         recorded = self.learner.training
         if not recorded:
             notes.append("how the parameters were trained is not recorded; weight decay is as given")
             return notes
         if recorded.get("done", 0) < recorded.get("steps", 0):
             notes.append(f"training was stopped after {recorded['done']} of {recorded['steps']} steps")
-        if recorded.get("tasks", 0) > len(train):
+        if recorded.get("tasks", 0) > len(roster.tasks):
             notes.append(
-                f"trained on {recorded['tasks']:,} tasks and fitted to {len(train):,}: the curvature is an "
+                f"trained on {recorded['tasks']:,} tasks and fitted to {len(roster.tasks):,}: the curvature is an "
                 "estimate over these, and scores have no leave-one-out reading"
             )
         return notes
 
     def _require_fit(self) -> None:
-        if self._train is None:
+        if self._gradients is None:
             raise TlxError("call fit(train_tasks) first")
-        lin = self._train.linearizations[0]
+        lin = self._gradients.shards.first
         if not torch.equal(lin.flat.flatten(self.learner.parameters()).detach().to(lin.omega), lin.omega):
             raise LearnerError("the learner's parameters have changed since fit; fit again")
+
+
+def _task_set(tasks: TaskSet | Iterable[Task]) -> TaskSet:
+    """As it is, or the tasks held."""
+    return tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
 
 
 def _agreed(
@@ -316,19 +434,10 @@ def _agreed(
     return recorded
 
 
-def _median_confidence(buckets: Buckets) -> float | None:
-    """The median over all queries of the largest class probability; None for regression."""
-    if buckets.linearizations[0].learner.loss.regression:
-        return None
-    top = [lin.logits.softmax(-1).amax(-1).flatten() for lin in buckets.linearizations]
-    return float(torch.cat(top).median())
-
-
-def _describe_backend(buckets: Buckets, operator: CurvatureOperator) -> dict[str, Any]:
-    report = buckets.linearizations[0].report
+def _describe_backend(lin: Linearization, operator: CurvatureOperator) -> dict[str, Any]:
     return {
-        "backend": report.backend,
-        "why": report.reason,
-        **report.decisions,
+        "backend": lin.report.backend,
+        "why": lin.report.reason,
+        **lin.report.decisions,
         "assembly": operator.decisions,
     }

@@ -1,36 +1,171 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a line now and then in a log, and records in files that are asked for."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Task as Bar
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_RECORDS = 1.0
 
 Advance = Callable[..., None]
 
 
 @contextmanager
 def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator[Advance]:
-    """Yields `advance(steps=1, note="")`. Draws on standard error; nothing at all unless enabled."""
-    if not enabled:
-        yield lambda steps=1, note="": None
-        return
-    console = Console(stderr=True)
-    reporter = _on_terminal if console.is_terminal else _in_log
-    with reporter(console, description, total) as advance:
+    """Yields `advance(steps=1, note="")`. Draws on standard error if enabled, and writes to the logs that are open."""
+    with ExitStack() as stack:
+        listeners: list[Advance] = []
+        if enabled:
+            console = Console(stderr=True)
+            if console.is_terminal:
+                listeners.append(stack.enter_context(_on_terminal(console, description, total)))
+            else:
+                lines = _Lines(description, total, SECONDS_BETWEEN_LINES)
+                lines.write = lambda state: console.print(state.line(), highlight=False)
+                listeners.append(lines)
+        for log in _logs.get():
+            records = _Lines(description, total, SECONDS_BETWEEN_RECORDS)
+            records.write = log.progress
+            listeners.append(records)
+
+        def advance(steps: int = 1, note: str | None = None) -> None:
+            for listener in listeners:
+                listener(steps, note)
+
         yield advance
+
+
+# ---- logs ---------------------------------------------------------------------------------------------
+
+
+class Log:
+    """A file that progress and events are appended to: lines to read, or JSON objects, one a line."""
+
+    def __init__(self, file: TextIO, as_json: bool):
+        self.file, self.as_json = file, as_json
+
+    def progress(self, state: State) -> None:
+        """How far a phase has come."""
+        self.event("progress", state.line(), **state.record())
+
+    def event(self, kind: str, line: str, **record: Any) -> None:
+        """Something that happened: its line, or its record."""
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        text = (
+            json.dumps({"time": now, "event": kind, **record}, ensure_ascii=False) if self.as_json else None
+        )
+        self.file.write((text or f"{now} {line}") + "\n")
+        self.file.flush()
+
+
+_logs: ContextVar[tuple[Log, ...]] = ContextVar("logs", default=())
+
+
+@contextmanager
+def logged(
+    lines: str | os.PathLike[str] | None = None, records: str | os.PathLike[str] | None = None
+) -> Iterator[Sequence[Log]]:
+    """Inside, progress is appended to these files, as lines and as JSON."""
+    with ExitStack() as stack:
+        opened = []
+        for path, as_json in ((lines, False), (records, True)):
+            if path is not None:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                opened.append(Log(stack.enter_context(open(path, "a", encoding="utf-8")), as_json))
+        token = _logs.set((*_logs.get(), *opened))
+        try:
+            yield opened
+        finally:
+            _logs.reset(token)
+
+
+# ---- listeners ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """How far a phase has come."""
+
+    description: str
+    total: int
+    done: int
+    seconds: float
+    note: str
+
+    @property
+    def rate(self) -> float:
+        """Steps a second."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left at this rate."""
+        return (self.total - self.done) / self.rate if self.done and self.rate else None
+
+    def line(self) -> str:
+        """In words."""
+        left = "" if self.done >= self.total or self.left is None else f", {self.left:.0f} s left"
+        text = f"{self.description}: {self.done}/{self.total} after {self.seconds:.0f} s ({self.rate:.3g}/s{left})"
+        return f"{text}  {self.note}".rstrip()
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "phase": self.description,
+            "done": self.done,
+            "total": self.total,
+            "seconds": round(self.seconds, 3),
+            "per_second": round(self.rate, 6),
+            "seconds_left": None if self.left is None else round(self.left, 3),
+            **({"note": self.note} if self.note else {}),
+        }
+
+
+class _Lines:
+    """Says where a phase is every so often, and when it is done."""
+
+    write: Callable[[State], None]
+
+    def __init__(self, description: str, total: int, every: float):
+        self.start = self.last = time.monotonic()
+        self.state, self.every = State(description, total, 0, 0.0, ""), every
+
+    def __call__(self, steps: int, note: str | None) -> None:
+        state, now = self.state, time.monotonic()
+        state.done, state.seconds = state.done + steps, now - self.start
+        state.note = state.note if note is None else note
+        if state.done >= state.total or now - self.last >= self.every:
+            self.last = now
+            self.write(state)
+
+
+class _RateColumn(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Bar) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s")
 
 
 @contextmanager
@@ -39,6 +174,7 @@ def _on_terminal(console: Console, description: str, total: int) -> Iterator[Adv
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
@@ -46,25 +182,7 @@ def _on_terminal(console: Console, description: str, total: int) -> Iterator[Adv
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total, note="")
 
-        def advance(steps: int = 1, note: str | None = None) -> None:
+        def advance(steps: int, note: str | None) -> None:
             bar.update(task, advance=steps, **({} if note is None else {"note": note}))
 
         yield advance
-
-
-@contextmanager
-def _in_log(console: Console, description: str, total: int) -> Iterator[Advance]:
-    start = last = time.monotonic()
-    done, said = 0, ""
-
-    def advance(steps: int = 1, note: str | None = None) -> None:
-        nonlocal done, last, said
-        done, said = done + steps, said if note is None else note
-        now = time.monotonic()
-        if done >= total or now - last >= SECONDS_BETWEEN_LINES:
-            last = now
-            console.print(
-                f"{description}: {done}/{total} after {now - start:.0f} s  {said}".rstrip(), highlight=False
-            )
-
-    yield advance

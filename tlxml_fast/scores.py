@@ -76,7 +76,12 @@ class Scores:
 
     def __repr__(self) -> str:
         shape = " × ".join(f"{size} {dim}" for size, dim in zip(self.values.shape, self.dims, strict=True))
-        return f"Scores({shape}, target={self.target!r})"
+        return f"Scores({shape}, target={self.target!r}{'' if self.converged else ', not converged'})"
+
+    @property
+    def converged(self) -> bool:
+        """Whether every solve reached its tolerance; `info["certificate"]` has the residual of each test task."""
+        return (self.info.get("certificate") or {}).get("converged", True)
 
     @property
     def dims(self) -> tuple[str, ...]:

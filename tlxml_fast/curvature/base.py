@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import CurvatureError
 from ..linearize import Linearization
 
 # Columns of the identity in one product while a matrix is assembled.
@@ -41,6 +42,25 @@ class Curvature(ABC):
     @abstractmethod
     def product(self, lin: Linearization, block: slice, V: Tensor) -> Tensor:
         """The sum of a block's matrices times K vectors: [K, q] → [K, q]."""
+
+    def total(self, lin: Linearization, V: Tensor) -> Tensor:
+        """The sum of all tasks' matrices times K vectors: [K, q] → [K, q]."""
+        raise CurvatureError(f"{self.name} has no products")
+
+    by_rows: bool = False
+    """Whether the matrix is defined by its rows, and products go by them."""
+
+    def row_count(self, lin: Linearization) -> int:
+        """r, the number of rows of a task."""
+        raise CurvatureError(
+            f"the {self.name} matrix has no rows; choose an inverse that needs products only"
+        )
+
+    def rows(self, lin: Linearization, block: slice) -> Tensor:
+        """R_t with C_t = R_tᵀR_t for each task of a block: [B, r, q]."""
+        raise CurvatureError(
+            f"the {self.name} matrix has no rows; choose an inverse that needs products only"
+        )
 
     def ways_to_assemble(self, lin: Linearization) -> list[Way]:
         """The ways there are; the cheapest that works is used.

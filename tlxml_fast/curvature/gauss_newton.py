@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..linearize import Linearization
-from ..profiling import span
 from .base import Curvature, Way
+from .gram import gram
 
-# Pulled-back rows of as many tasks as this holds make one product; columns of a panel of it.
+# Pulled-back rows of as many tasks as this holds make one product.
 ROWS_BYTES = 64 << 20
-PANEL = 256
 
 
 class GaussNewton(Curvature):
@@ -30,6 +28,18 @@ class GaussNewton(Curvature):
         """Σ_t J_tᵀ Λ_t J_t V."""
         return lin.gnvp_block(block, V, _ones(lin, block))
 
+    def total(self, lin: Linearization, V: Tensor) -> Tensor:
+        """Σ_t J_tᵀ Λ_t J_t V over all tasks."""
+        return lin.gnvp(V, lin.omega.new_ones(lin.T))
+
+    def row_count(self, lin: Linearization) -> int:
+        """n·r: every query's, of a factor of its Λ."""
+        return lin.gn_rank
+
+    def rows(self, lin: Linearization, block: slice) -> Tensor:
+        """The factor of Λ_t, pulled back."""
+        return lin.gn_rows(block)
+
     def ways_to_assemble(self, lin: Linearization) -> list[Way]:
         """RᵀR of the pulled-back rows, or products with the identity."""
         tasks = max(1, ROWS_BYTES // (lin.gn_rank * lin.q * lin.omega.element_size()))
@@ -47,19 +57,6 @@ class GaussNewton(Curvature):
             side_by_side=True,
         )
         return [way, *super().ways_to_assemble(lin)]
-
-
-def gram(rows: Tensor) -> Tensor:
-    """RᵀR in float64 of R [m, q], whose products are as precise as R is; panel by panel, since it is symmetric."""
-    m, q = rows.shape
-    result = torch.empty(q, q, dtype=torch.float64, device=rows.device)
-    flops = 2 * m * sum((q - i) * min(PANEL, q - i) for i in range(0, q, PANEL))
-    with span("gram matrix", flops, (m * q + q * q) * rows.element_size(), dtype=rows.dtype):
-        for i in range(0, q, PANEL):
-            panel = slice(i, min(q, i + PANEL))
-            result[panel, i:] = rows[:, panel].mT @ rows[:, i:]
-            result[i:, panel] = result[panel, i:].mT
-    return result
 
 
 def _ones(lin: Linearization, block: slice) -> Tensor:

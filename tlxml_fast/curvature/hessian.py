@@ -20,3 +20,7 @@ class Hessian(Curvature):
     def product(self, lin: Linearization, block: slice, V: Tensor) -> Tensor:
         """Σ_t ∇²L_t V."""
         return lin.hvp_block(block, V, lin.omega.new_ones(len(lin.episodes[block])))
+
+    def total(self, lin: Linearization, V: Tensor) -> Tensor:
+        """Σ_t ∇²L_t V over all tasks."""
+        return lin.hvp(V, lin.omega.new_ones(lin.T))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import TlxError
 from ..learners import MAML, Episode, Learner, ProtoNet
-from ..memory import keep_freed_memory
+from ..memory import keep_freed_memory, share
 from ..ops._dispatch import backend_of, why_not
 from ..ops.convolution import PRECISIONS
 from ..task import Task, TaskSet
@@ -22,9 +22,10 @@ from .parameters import Layout
 from .plan import Plan, Unsupported, plan
 from .reference import ReferenceLinearization
 
-# What the values of one block of tasks, and the tangents of all its vectors, may take.
+# What the values of one block of tasks, and the tangents of all its vectors, may take; of a limit on memory no more
+# than a share, since every thread works on a block.
 BLOCK_BYTES = 64 << 20
-VECTOR_BYTES = 512 << 20
+VECTOR_BYTES, VECTOR_SHARE = 512 << 20, 1 / 16
 # Tasks in one call of a kernel that works on whole tasks.
 WHOLE_TASKS = 256
 # What gradients of tasks of images may take at once, and of how many tasks at most.
@@ -99,7 +100,7 @@ class CompiledLinearization(Linearization):
         return [slice(i, min(self.T, i + size)) for i in range(0, self.T, size)]
 
     def vectors_at_once(self) -> int:
-        """As many as fit into VECTOR_BYTES."""
+        """As many as fit into VECTOR_BYTES, or into their share of a limit on memory."""
         return self._vectors
 
     @cached_property
@@ -109,7 +110,8 @@ class CompiledLinearization(Linearization):
 
     @cached_property
     def _vectors(self) -> int:
-        return max(1, VECTOR_BYTES // (self.omega.element_size() * self._numbers))
+        room = share(VECTOR_SHARE, VECTOR_BYTES)
+        return max(1, room // (self.omega.element_size() * self._numbers))
 
     def prepare(self) -> None:
         """The number of vectors at once."""

@@ -19,7 +19,7 @@ from ..learners import Episode, Learner
 from ..parallel import FORWARD_MODE
 from ..profiling import span
 from ..task import TaskSet
-from ..timing import seconds
+from ..timing import by_the_clock, seconds
 from .base import BackendReport, FlatParameters, Linearization
 
 LOOPED, BATCHED = "looped", "batched"
@@ -144,13 +144,17 @@ class ReferenceLinearization(Linearization):
     def _measure(self, kind: str, apply: Callable[[Tensor], Tensor], vectors: Tensor) -> str:
         """Time both ways on the first vectors; LOOPED where vmap does not work at all."""
         sample = vectors[:VECTORS_AT_ONCE]
-        looped = seconds(lambda: [apply(v) for v in sample[:2]]) / 2
+        timed = by_the_clock()
+        looped = seconds(lambda: [apply(v) for v in sample[:2]]) / 2 if timed else float("inf")
         try:
             batched = seconds(lambda: _at_once(apply, sample)) / len(sample)
         except (RuntimeError, NotImplementedError, ValueError) as error:
             reason = str(error).splitlines()[0]
             self.report.decisions[kind] = f"looped over vectors: vmap does not work here ({reason})"
             return LOOPED
+        if not timed:
+            self.report.decisions[kind] = f"{BATCHED} over vectors: runs are to be repeatable"
+            return BATCHED
         mode = BATCHED if batched < looped else LOOPED
         self.report.decisions[kind] = (
             f"{mode} over vectors ({looped * 1e3:.2f} ms a vector looped, "

@@ -19,6 +19,7 @@ def sections_of(info: Mapping[str, Any]) -> dict[str, Any]:
     curvature = rest.pop("curvature", {})
     curvature = dict(curvature) if isinstance(curvature, Mapping) else {"curvature": curvature}
     made["spectrum"] = curvature.pop("spectrum", None)
+    made["certificate"] = _certificate(rest.pop("certificate", None))
     made["influence"] = {**curvature, **rest}
     return {key: value for key, value in made.items() if value}
 
@@ -28,6 +29,14 @@ def _training(record: Mapping[str, Any]) -> dict[str, Any]:
     last = (record.get("history") or [{}])[-1]
     result = {key: last[key] for key in ("accuracy", "accuracy_interval", "loss") if key in last}
     return {**result, **{key: value for key, value in record.items() if key not in ("history", "origin")}}
+
+
+def _certificate(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The worst residual for all, and whether that is what it should be, first."""
+    if not found:
+        return {}
+    first = {"converged": found["converged"], "worst_residual": found["worst_residual"]}
+    return {**first, **{key: value for key, value in found.items() if key != "residuals" and value is not None}}
 
 
 def _in_words(spec: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ TITLES = {
     "training": "Meta-training",
     "influence": "Influence",
     "spectrum": "Spectrum of the curvature",
+    "certificate": "Certificate of the solve",
     "seconds": "Time, in seconds",
 }
 ELSEWHERE = {"warnings", "created", "command"}  # shown at the top and in the footer

@@ -1,0 +1,61 @@
+"""What every process of a test's job runs: an influence over few tasks; the leading one writes what it found."""
+
+import json
+import sys
+import warnings
+
+import torch
+
+import tlxml_fast as tlx
+import tlxml_fast.models
+from tlxml_fast.distributed import joined
+
+INVERSES = {
+    "dense": (tlx.GaussNewton(), lambda: tlx.Dense(damping=0.05)),
+    "hessian": (tlx.Hessian(), lambda: tlx.Dense(damping=0.05, negative="keep")),
+    "woodbury": (tlx.Fisher(3), lambda: tlx.Woodbury(damping=0.05)),
+    "cg": (
+        tlx.GaussNewton(),
+        lambda: tlx.CG(damping=0.05, tol=1e-12, preconditioner=tlx.Sketch(tlx.Fisher(2))),
+    ),
+    "nystrom": (tlx.GaussNewton(), lambda: tlx.Nystrom(rank=20, damping=0.05)),
+    "compressed": (tlx.GaussNewton(), lambda: tlx.Dense(damping=0.05)),
+}
+
+
+def tasks(count: int, seed: int) -> tlx.TaskSet:
+    """Tasks of two shapes, so that shards are ragged."""
+    g = torch.Generator().manual_seed(seed)
+
+    def one(i: int) -> tlx.Task:
+        queries = 3 + i % 2
+        x = torch.randn(4 + queries, 5, dtype=torch.float64, generator=g)
+        y = torch.randint(0, 2, (queries,), generator=g)
+        return tlx.Task(x[:4], torch.tensor([0, 1, 0, 1]), x[4:], y, name=f"{seed}-{i}")
+
+    return tlx.TaskSet(one(i) for i in range(count))
+
+
+def run(kind: str, store: str | None = None) -> tlx.Scores:
+    """Scores of 4 test tasks by 11 training tasks."""
+    curvature, inverse = INVERSES[kind]
+    torch.manual_seed(0)
+    learner = tlx.MAML(tlx.models.mlp(5, 4, 2, seed=0).double(), inner_lr=0.1)
+    compression = tlx.SJLT(16) if kind == "compressed" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tlx.InfluenceWarning)
+        made = tlx.TaskInfluence(learner, curvature, inverse(), compression=compression, store=store)
+        scores = made.fit(tasks(11, 0)).scores(tasks(4, 1))
+        assert scores.values.shape == (4, 11)
+        if kind != "compressed":
+            scores.info["meta"] = made.meta(7).tolist()
+    return scores
+
+
+if __name__ == "__main__":
+    kinds, out = sys.argv[1].split(","), sys.argv[2]
+    with joined() as world:
+        found = {kind: run(kind) for kind in kinds}
+        if world.leads:
+            with open(out, "w") as file:
+                json.dump({k: [s.values.tolist(), s.info.get("meta")] for k, s in found.items()}, file)

@@ -1,0 +1,47 @@
+"""Several processes compute what one does: to rounding for any number of them, to the bit for the same number."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from job import INVERSES, run
+
+JOB = Path(__file__).with_name("job.py")
+
+
+def launched(processes: int, kinds: str, out: Path) -> dict:
+    """What a job of so many processes found."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(JOB), kinds, str(out)], capture_output=True, text=True, env=environment, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_several_processes_agree_with_one(processes, tmp_path):
+    found = launched(processes, ",".join(INVERSES), tmp_path / "found.json")
+    for kind in INVERSES:
+        values, meta = found[kind]
+        alone = run(kind)
+        rtol = 1e-3 if kind == "compressed" else 1e-9  # that keeps float32
+        got = torch.tensor(values, dtype=torch.float64)
+        torch.testing.assert_close(
+            got, alone.values, rtol=rtol, atol=rtol * 1e-3, msg=lambda m, k=kind: f"{k}: {m}"
+        )
+        if meta is not None:
+            torch.testing.assert_close(
+                *(torch.tensor(m, dtype=torch.float64) for m in (meta, alone.info["meta"]))
+            )
+
+
+@pytest.mark.slow
+def test_the_same_number_of_processes_gives_the_same_bits(tmp_path):
+    first, again = (launched(2, "woodbury,cg", tmp_path / f"{i}.json") for i in range(2))
+    assert first == again

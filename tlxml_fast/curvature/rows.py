@@ -1,0 +1,96 @@
+"""A curvature as rows: C = RᵀR, known by the blocks of R."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..distributed import World
+from ..profiling import span
+from .gram import gram
+
+# Columns of R in one product of the Gram matrix, which is summed in float64 between them.
+COLUMNS = 8192
+
+
+class Rows:
+    """R [N, q] with C = RᵀR: row n of a block is √scale times what the block holds.
+
+    blocks  this process's, [r, q] each, in the order of the tasks; in memory, or mapped from a store
+    scale   1/M, so that blocks need not change when tasks are added
+
+    Products are in float64 whatever the blocks are in: an inverse is refined and certified by them.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Tensor],
+        q: int,
+        scale: float,
+        world: World | None = None,
+    ):
+        self.blocks, self.q, self.scale, self.world = blocks, q, scale, world or World()
+        self._mine = sum(len(block) for block in blocks)
+        counts = self.world.cat(torch.tensor([self._mine]))
+        self.N = int(counts.sum())
+        """How many rows there are, all processes' together."""
+        self._first = int(counts[: self.world.rank].sum())
+
+    def push(self, V: Tensor) -> Tensor:
+        """V Rᵀ: [K, q] → [K, N]; 2KNq flops."""
+        parts = [(V @ block.double().mT).mT for block in self._each("R v", len(V))]
+        mine = torch.cat(parts) if parts else V.new_empty(0, len(V))
+        return self.world.cat(mine * self.scale**0.5).mT
+
+    def pull(self, W: Tensor) -> Tensor:
+        """W R: [K, N] → [K, q]; 2KNq flops."""
+        total = W.new_zeros(len(W), self.q)
+        start = self._first
+        for block in self._each("Rᵀ w", len(W)):
+            total.addmm_(W[:, start : start + len(block)], block.double())
+            start += len(block)
+        return self.world.sum(total * self.scale**0.5)
+
+    def squares(self) -> Tensor:
+        """The diagonal of C, [q]."""
+        total = torch.zeros(self.q, dtype=torch.float64, device=self._device)
+        for block in self.blocks:
+            total += block.double().square().sum(0)
+        return self.world.sum(total * self.scale)
+
+    def dense(self) -> Tensor:
+        """C, [q, q] in float64; Nq² flops."""
+        total = torch.zeros(self.q, self.q, dtype=torch.float64, device=self._device)
+        for block in self.blocks:
+            gram(block, total)
+        return self.world.sum(total * self.scale)
+
+    def gram(self) -> Tensor:
+        """RRᵀ, [N, N] in float64; N²q flops. By columns of R, of which every process takes some for all rows."""
+        total = torch.zeros(self.N, self.N, dtype=torch.float64, device=self._device)
+        size = self.world.size
+        for start in range(0, self.q, COLUMNS * size):
+            stop = min(self.q, start + COLUMNS * size)
+            each = [World(rank, size).share(stop - start) for rank in range(size)]
+            share = [slice(part.start, part.stop) for part in each]
+            mine = self.world.columns(self._columns(slice(start, stop)), share)
+            if mine.shape[1]:
+                gram(mine.mT, total)
+        return self.world.sum(total).mul_(self.scale)
+
+    def _columns(self, columns: slice) -> Tensor:
+        if not self.blocks:
+            return torch.empty(0, columns.stop - columns.start, device=self._device)
+        joined = torch.cat([block[:, columns] for block in self.blocks])
+        return joined.float() if joined.dtype == torch.bfloat16 else joined
+
+    def _each(self, name: str, K: int) -> Iterator[Tensor]:
+        for block in self.blocks:
+            with span(name, 2 * K * block.numel(), block.nbytes, dtype=torch.float64):
+                yield block
+
+    @property
+    def _device(self) -> torch.device:
+        return self.blocks[0].device if len(self.blocks) else torch.device("cpu")

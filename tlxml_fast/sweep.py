@@ -1,0 +1,56 @@
+"""Scores along a grid of dampings: how much do the ranks hang on it?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from .errors import TlxError
+from .scores import Scores
+
+
+@dataclass(frozen=True)
+class DampingSweep:
+    """Scores of the same tasks at every damping of a grid, in the order the dampings were given.
+
+    dampings   λ, absolute
+    scores     `Scores` at each, whose info has the certificate
+    """
+
+    dampings: tuple[float, ...]
+    scores: tuple[Scores, ...]
+
+    @property
+    def certificates(self) -> tuple[dict[str, Any] | None, ...]:
+        """How well each was solved."""
+        return tuple(scores.info["certificate"] for scores in self.scores)
+
+    def stability(self) -> Tensor:
+        """Spearman's rank correlation of the scores of each test task, between every two dampings: [D, D, n_test].
+
+        1 where a damping could as well be another. Of per-query scores, the queries' mean.
+        """
+        ranks = torch.stack([_ranks(scores) for scores in self.scores])  # [D, n_test, n_train], unit rows
+        return torch.einsum("atj,btj->abt", ranks, ranks)
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Median and quartiles over test tasks of the rank correlation with the first damping and with the one before,
+        and the effective rank, against damping; a PNG, PDF or SVG by its name."""
+        from .report.sweep import draw
+
+        draw(self, path)
+
+
+def _ranks(scores: Scores) -> Tensor:
+    """Ranks of each test task's scores, centred and of unit length: their products are Spearman's correlation."""
+    values = scores.values if scores.values.ndim == 2 else scores.values.nanmean(1)
+    if values.shape[1] < 2:
+        raise TlxError("the ranks of fewer than two training tasks cannot change")
+    ranks = torch.from_numpy(np.asarray(rankdata(values.numpy(), axis=1)))
+    return torch.nn.functional.normalize(ranks - ranks.mean(1, keepdim=True), dim=1)
