@@ -4,20 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test quick interpreted lint doctor bench sanitize gpu-check gpu-bench clean
+.PHONY: demo test quick interpreted crash lint doctor bench sanitize gpu-check gpu-bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/tlxml-fast demo --out runs/demo
 
 test: lint quick interpreted
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not crash"
 
 quick: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not crash"
 
 # The GPU kernels, by Triton's interpreter on the CPU.
 interpreted: $(VENV)/installed
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/ops tests/kernels tests/test_engine_on_a_device.py -m "not slow"
+
+# Runs over a store that fail at every write, sync and rename, and commands that are killed.
+crash: $(VENV)/installed
+	$(BIN)/python -m pytest tests/store -m crash
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -21,14 +21,17 @@ import torch
 from torch import nn
 
 from .checkpoint import load_checkpoint
+from .compression import Compression
 from .curvature import Curvature
 from .data.spec import TaskSpec
+from .distributed import joined
 from .errors import BackendError, CheckpointError, InfluenceWarning, LearnerError
 from .files import write_json
 from .influence import TaskInfluence
 from .learners import MAML, Learner, ProtoNet
 from .models import conv4, mlp
 from .profiling import Profile, span
+from .progress import logged
 from .report import write_report
 from .scores import Scores
 from .solvers import Inverse
@@ -124,14 +127,23 @@ def influence_run(
     target: str = "loss",
     backend: str = "auto",
     dtype: torch.dtype | None = None,
+    compression: Compression | None = None,
+    store: Path | None = None,
+    memory: str | None = None,
     device: str = "cpu",
+    log: Path | None = None,
+    log_json: Path | None = None,
     progress: bool = True,
-) -> Scores:
+) -> Scores | None:
     """Influence of the run's training tasks on held-out tasks, left in OUT/scores.safetensors.
 
     run          the directory that train made, or a checkpoint of its
     train_tasks  how many of the tasks trained on; all unless given
     test_seed    of the held-out tasks; those training was judged on unless given
+    store        what is computed on the way is kept there, and read where it is there
+    log          a file that progress is appended to; log_json as JSON lines
+
+    Under torchrun every process calls it, and one of them writes: the others get None.
     """
     start = time.perf_counter()
     check_target(target)
@@ -147,26 +159,45 @@ def influence_run(
     train = replace(train, count=train.count if train_tasks is None else train_tasks)
     test = replace(test, count=test_tasks, seed=test.seed if test_seed is None else test_seed)
     _require_writable(out)
-    with span("make tasks"):
-        train_set, test_set = TaskSet(train.tasks()), TaskSet(test.tasks())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", InfluenceWarning)
-        influence = TaskInfluence(learner, curvature, inverse, backend, dtype, progress=progress)
-        scores = influence.fit(train_set).scores(test_set, target=target)
-    for warning in caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    info = {
-        **scores.info,
-        "training": learner.training,
-        "tasks": {"train": train.describe(), "test": test.describe()},
-        "warnings": [str(w.message) for w in caught if issubclass(w.category, InfluenceWarning)],
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": {**scores.info["seconds"], "total": time.perf_counter() - start},
-    }
-    scores = replace(scores, info=info)
-    with span("write scores"):
-        scores.save(out / SCORES)
-    return scores
+    with joined(device) as world, logged(*(log, log_json) if world.leads else ()) as logs:
+        with span("make tasks"):
+            train_set, test_set = train.tasks(), TaskSet(test.tasks())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", InfluenceWarning)
+            influence = TaskInfluence(
+                learner,
+                curvature,
+                inverse,
+                backend,
+                dtype,
+                progress=progress and world.leads,
+                compression=compression,
+                memory=memory,
+                store=store,
+            )
+            scores = influence.fit(train_set).scores(test_set, target=target)
+        if not world.leads:
+            return None
+        for warning in caught:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        said = [str(w.message) for w in caught if issubclass(w.category, InfluenceWarning)]
+        info = {
+            **scores.info,
+            "training": learner.training,
+            "tasks": {"train": train.describe(), "test": test.describe()},
+            "warnings": said,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": {**scores.info["seconds"], "total": time.perf_counter() - start},
+        }
+        scores = replace(scores, info=info)
+        with span("write scores"):
+            scores.save(out / SCORES)
+        for written in logs:
+            for text in said:
+                written.event("warning", f"warning: {text}", message=text)
+            seconds = info["seconds"]
+            written.event("done", f"the scores are {out / SCORES}", scores=str(out / SCORES), seconds=seconds)
+        return scores
 
 
 def profile_run(run: Path, out: Path, *, device: str = "cpu", **options: Any) -> tuple[Scores, Profile]:

@@ -1,0 +1,48 @@
+"""tlxml-fast store: what a store holds, and whether it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..store import describe, verify
+from .common import console
+
+store = typer.Typer(no_args_is_help=True, help="What a store holds, and whether it is whole.")
+Directory = Annotated[Path, typer.Argument(help="What --store named.")]
+
+
+@store.command("verify")
+def verify_store(
+    directory: Directory,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Read every byte and check it. Exit code 2 if anything is damaged."""
+    found = verify(directory, progress=not quiet)
+    for finding in found.findings:
+        console.print(
+            Text(f"{finding.what}: ", "red" if finding.what == "damaged" else "yellow"), finding, sep=""
+        )
+    verdict = "nothing is damaged" if found.ok else "damaged"
+    console.print(f"{found.files:,} files, {found.bytes / 2**20:,.1f} MiB read: {verdict}", highlight=False)
+    if not found.ok:
+        raise typer.Exit(2)
+
+
+@store.command("show")
+def show_store(directory: Directory) -> None:
+    """What a store was made with, and what it holds."""
+    found = describe(directory)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for what, value in {**found["context"], **found["choices"]}.items():
+        table.add_row(what, Text(str(value)))
+    table.add_row("tasks", f"{found['tasks']:,} in {found['shards']:,} shards of {found['shard_size']}")
+    for kind, held in found["kinds"].items():
+        table.add_row(kind, f"{held['shards']:,} shards, {held['bytes'] / 2**20:,.1f} MiB")
+    for name, size in found["whole"].items():
+        table.add_row(name, f"{size / 2**20:,.1f} MiB")
+    console.print(table)
