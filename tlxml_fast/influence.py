@@ -142,6 +142,7 @@ class TaskInfluence:
         start = time.perf_counter()
         operator = CurvatureOperator(self.curvature, shards, decay, self.compression, kept, self.progress)
         fitted = None if isinstance(self.curvature, Identity) else self.inverse.fit(operator)
+        curvature_seconds = time.perf_counter() - start  # rows included
         self._session, self._gradients, self._inverse, self._axis = session, gradients, fitted, roster.axis
         self._by_id = {task: i for i, task in reversed(list(enumerate(self._axis.ids)))}
         self.report = {
@@ -155,7 +156,7 @@ class TaskInfluence:
             "backend": _describe_backend(shards.first, operator),
             "processes": shards.world.size,
             "notes": self._notes(roster),
-            "seconds": {"gradients": gradient_seconds, "curvature": time.perf_counter() - start},
+            "seconds": {"gradients": gradient_seconds, **operator.seconds, "curvature": curvature_seconds},
         }
 
     def _warn(self) -> None:

@@ -92,8 +92,10 @@ def keep_freed_memory() -> str:
     """Have glibc keep freed memory for the next allocation, once a process; says what was done.
 
     The engine allocates and frees the same large arrays over and over. glibc returns blocks above 32 MiB, and the top
-    of each thread's heap, to the kernel at once, which then clears and maps every page anew, one thread at a time: on two
-    cores that undid all of the gain of the second. TLXML_FAST_KEEP_MEMORY=0 leaves the process as it is.
+    of each thread's heap, to the kernel at once, which then clears and maps every page anew, one thread at a time: on
+    two cores that undid all of the gain of the second.
+
+    TLXML_FAST_KEEP_MEMORY=0 leaves the process as it is.
     """
     if os.environ.get("TLXML_FAST_KEEP_MEMORY", "1") == "0":
         return "left to the system: TLXML_FAST_KEEP_MEMORY=0"

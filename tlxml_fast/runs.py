@@ -52,6 +52,7 @@ class ModelSpec:
     hidden: int = 64
     norm: str = "batch"
     distance: str = "sqeuclidean"
+    scale: float = 1.0
     inner_lr: float = 0.4
     inner_steps: int = 1
     inner_steps_eval: int | None = None
@@ -61,7 +62,9 @@ class ModelSpec:
     def build(self, features: tuple[int, ...], ways: int, seed: int) -> Learner:
         """A freshly initialised learner for inputs of shape `features`."""
         if self.learner == "protonet":
-            return ProtoNet(self._module(features, None, seed), self.distance, norm=self.norm)
+            return ProtoNet(
+                self._module(features, None, seed), self.distance, norm=self.norm, scale=self.scale
+            )
         if self.learner == "maml":
             return MAML(
                 self._module(features, ways, seed),

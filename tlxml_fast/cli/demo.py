@@ -33,7 +33,8 @@ def demo(
         out,
         TaskSpec(split="train", count=tasks, seed=seed, **shape),
         TaskSpec(split="test", count=max(test_tasks, 100), seed=seed + 1, **shape),
-        ModelSpec(hidden=32),
+        # the mean over the embedding's 32 numbers for their sum: queries are then not all but certain
+        ModelSpec(hidden=32, scale=1 / 32),
         seed=seed,
         device=device,
         progress=not quiet,

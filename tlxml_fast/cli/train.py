@@ -36,6 +36,7 @@ def train(
     distance: Annotated[
         str, typer.Option(help="ProtoNet: sqeuclidean, euclidean or cosine.")
     ] = "sqeuclidean",
+    scale: Annotated[float, typer.Option(help="ProtoNet: what distances are multiplied by.")] = 1.0,
     inner_lr: Annotated[float, typer.Option(help="MAML: α, for mean losses.")] = 0.4,
     inner_steps: Annotated[int, typer.Option(help="MAML: steps in training.")] = 1,
     inner_steps_eval: Annotated[int | None, typer.Option(help="MAML: steps on a new task.")] = None,
@@ -59,7 +60,16 @@ def train(
         TaskSpec(data, data_path, split, tasks, seed=seed, **shape),
         TaskSpec(data, data_path, held_out, eval_tasks, seed=seed + 1, **shape),
         ModelSpec(
-            learner, model, hidden, norm, distance, inner_lr, inner_steps, inner_steps_eval, _names(adapt)
+            learner,
+            model,
+            hidden,
+            norm,
+            distance,
+            scale,
+            inner_lr,
+            inner_steps,
+            inner_steps_eval,
+            _names(adapt),
         ),
         seed=seed,
         device=device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -46,6 +47,8 @@ class CurvatureOperator:
     progress: bool = False
     decisions: list[str] = field(default_factory=list)
     """How the matrix of each shape was assembled, and why so."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What its phases took."""
 
     @property
     def q(self) -> int:
@@ -108,10 +111,11 @@ class CurvatureOperator:
                 self.shards.my_tasks * count * width,
                 f"{self.shards.my_tasks:,} tasks × {count} rows of {self.q:,} numbers; a store keeps them on disk: it",
             )
-        results = self._results
+        results, start = self._results, time.perf_counter()
         with self._bar(f"{self.curvature.name} rows") as advance:
             for found in results:
                 advance(len(found["rows"]))
+        self.seconds["rows"] = time.perf_counter() - start
         return Rows(Column(results, "rows", 2), self.q, 1 / len(self.shards), self.shards.world)
 
     @property

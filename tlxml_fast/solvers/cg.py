@@ -41,8 +41,8 @@ class CG(Inverse):
     they exceed tol, as rounding may cause, it starts again from them, as long as that halves them.
 
     damping            a number, or Relative(fraction) of the largest |eigenvalue| of C + diag δ
-    tol                ‖(C + diag δ + damping)x − b‖ ≤ tol·‖b‖ for every right-hand side; unless given 1e-6 where tasks are
-                       computed in float64 and 1e-4 in float32
+    tol                ‖(C + diag δ + damping)x − b‖ ≤ tol·‖b‖ for every right-hand side; unless given 1e-6 where tasks
+                       are computed in float64 and 1e-4 in float32
     max_iter           iterations of one solve, all its starts together
     preconditioner     None, "diagonal", "nystrom", or Diagonal(…), NystromPreconditioner(…), Sketch(Fisher(8)), …
     allow_unconverged  warn of right-hand sides that do not reach tol, and go on
