@@ -19,6 +19,8 @@ from .errors import TlxError
 
 # From malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+# What the libraries take before any work: code of torch that is paged in, and its state.
+LIBRARIES, LEAST = 704 << 20, 1 << 30
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 _limit: ContextVar[int | None] = ContextVar("memory limit", default=None)
@@ -34,7 +36,14 @@ def parse_bytes(text: str | int) -> int:
 
 @contextmanager
 def limited(limit: int | None) -> Iterator[None]:
-    """What is chosen inside keeps the process's resident memory below `limit` bytes; None leaves it as it is."""
+    """What is chosen inside keeps the process's resident memory below `limit` bytes; None leaves it as it is.
+
+    Raises TlxError for a limit that leaves no room for work beside the libraries, below 1 GiB.
+    """
+    if limit is not None and limit < LEAST:
+        raise TlxError(
+            f"memory is at least {_gib(LEAST)}, most of which the libraries take, not {_gib(limit)}"
+        )
     token = _limit.set(limit if limit is not None else _limit.get())
     try:
         yield
@@ -48,8 +57,8 @@ def limit() -> int | None:
 
 
 def share(fraction: float, most: int) -> int:
-    """At most `most` bytes, and at most this fraction of the limit: the same whatever is free at the moment."""
-    return most if _limit.get() is None else min(most, int(fraction * _limit.get()))
+    """At most `most` bytes, and this fraction of what a limit leaves for work: the same whatever is free just now."""
+    return most if _limit.get() is None else min(most, int(fraction * (_limit.get() - LIBRARIES)))
 
 
 def available() -> int:

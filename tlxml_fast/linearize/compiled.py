@@ -25,7 +25,7 @@ from .reference import ReferenceLinearization
 # What the values of one block of tasks, and the tangents of all its vectors, may take; of a limit on memory no more
 # than a share, since every thread works on a block.
 BLOCK_BYTES = 64 << 20
-VECTOR_BYTES, VECTOR_SHARE = 512 << 20, 1 / 16
+VECTOR_BYTES, VECTOR_SHARE = 512 << 20, 1 / 8
 # Tasks in one call of a kernel that works on whole tasks.
 WHOLE_TASKS = 256
 # What gradients of tasks of images may take at once, and of how many tasks at most.

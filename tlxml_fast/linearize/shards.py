@@ -27,7 +27,7 @@ def held(tasks: TaskSet, world: World) -> TaskSet:
 
 def shard_size(tasks: int, bytes_a_task: int, world: World) -> int:
     """Tasks a shard: few enough for memory and for every process to have some."""
-    room = memory.share(1 / 64, SHARD_BYTES) // max(1, bytes_a_task)
+    room = memory.share(1 / 32, SHARD_BYTES) // max(1, bytes_a_task)
     each = -(-tasks // world.size)
     return max(1, min(MOST_TASKS, room, each))
 
