@@ -1,25 +1,14 @@
 """How much work a comparison is: flops of its linear maps, and bytes that must move whatever computes it.
 
-A layer that maps x to Wx takes m multiply-adds an example, two flops each. With M the sum over the layers and M' the
-sum without the first, whose input is data and has neither tangent nor cotangent, an example takes
-
-    forward        2M            Wx
-    gradient       2(2M + M')    and gᵀx in every layer, gW but in the first
-    jvp, vjp       2(M + M')     dW x and W dx; gᵀx and gW
-    hvp            2(2M + 4M')   those of the jvp; then the tangents dgᵀx + gᵀdx and dg W + g dW of the gradient
-
-so that a ProtoNet's Gauss-Newton product is four convolutions a layer and vector, two in the first. Norms, activations,
-pools, softmax and distances are not counted. A contestant may do more than this, or less, as by Winograd's algorithm.
+`planning/work.py` says how flops are counted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from ..learners import MAML, Learner
+from ..learners import Learner
+from ..planning.work import TaskWork
 from ..profiling import Peaks
 from ..task import TaskSet
 from .measure import Row
@@ -47,62 +36,14 @@ def rates(work: Work, seconds: float, reached: Peaks) -> Row:
     }
 
 
-@dataclass(frozen=True)
-class Passes:
-    """Flops an example of each pass over a network."""
-
-    forward: float
-    gradient: float
-    jvp: float
-    hvp: float
-
-    @classmethod
-    def of(cls, layers: list[int]) -> Passes:
-        """From the multiply-adds an example of each layer, in order."""
-        M, inner = sum(layers), sum(layers[1:])
-        return cls(2 * M, 2 * (2 * M + inner), 2 * (M + inner), 2 * (2 * M + 4 * inner))
-
-
-def multiply_adds(module: nn.Module, x: Tensor) -> list[int]:
-    """Of each linear map of the module, in the order they are called in, for one of the examples x [n, ...]."""
-    found: list[int] = []
-
-    def count(layer: nn.Module, _: object, y: Tensor) -> None:
-        found.append(y[0].numel() * layer.weight[0].numel())
-
-    hooks = [
-        m.register_forward_hook(count) for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))
-    ]
-    with torch.no_grad():
-        module(x)
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
 class Counter:
     """The work of a learner's quantities over tasks of one shape."""
 
     def __init__(self, learner: Learner, tasks: TaskSet):
-        task = tasks[0]
-        self.passes = Passes.of(multiply_adds(learner.body.template, task.support_x[:2].float()))
-        self.T, self.q = len(tasks), sum(p.numel() for p in learner.parameters().values())
-        self.outputs = len(task.query_x) * (task.ways - 1)
-        self.read = 4 * self.T * (task.support_x.numel() + task.query_x.numel())
-        if isinstance(learner, MAML):
-            self.steps, self.support, self.query = learner.inner_steps, len(task.support_x), len(task.query_x)
-        else:  # the prototypes are derived with the queries
-            self.steps, self.support, self.query = 0, 0, len(task.support_x) + len(task.query_x)
-
-    @property
-    def primal(self) -> float:
-        """Adaptation and prediction of a task."""
-        return self.steps * self.support * self.passes.gradient + self.query * self.passes.forward
-
-    @property
-    def pull_back(self) -> float:
-        """Of one cotangent of a task's logits, through the adaptation (a vjp takes what a jvp does)."""
-        return self.query * self.passes.jvp + self.steps * self.support * self.passes.hvp
+        self.task, self.T = TaskWork.of(learner, tasks[0]), len(tasks)
+        self.q, self.outputs = self.task.q, self.task.outputs
+        self.primal, self.pull_back = self.task.primal, self.task.vector
+        self.read = 4 * self.T * self.task.numbers
 
     def product(self, K: int) -> Work:
         """A Gauss-Newton product with K vectors: there and back again."""

@@ -114,7 +114,7 @@ def markdown(described: dict[str, Any], rows: list[Row], pictures: Sequence[str]
     counted = list(arithmetic(rows))
     if counted:
         text += [
-            "The work by its linear maps alone (`benchmarks/arithmetic.py` says how they are counted), the bytes that "
+            "The work by its linear maps alone (`benchmarks/planning/work.py` says how they are counted), the bytes that "
             "must move whatever computes it, and our rates beside those of sgemm and of a copy:",
             _markdown_table(ARITHMETIC, counted),
         ]

@@ -24,6 +24,7 @@ from tlxml_fast.benchmarks.measure import OURS, Settings, contest, validate
 from tlxml_fast.benchmarks.scaling import Power, Sweep
 from tlxml_fast.benchmarks.tasks import random_tasks
 from tlxml_fast.ops import native_available
+from tlxml_fast.planning.work import Passes, multiply_adds
 from tlxml_fast.profiling import Peaks
 
 needs_core = pytest.mark.skipif(not native_available(), reason="no core")
@@ -115,9 +116,9 @@ def test_passes_take_what_torch_counts():
         torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5), torch.nn.Linear(5, 3)
     )
     x, first = torch.randn(10, 6), 6 * 4
-    layers = arithmetic.multiply_adds(module, x)
+    layers = multiply_adds(module, x)
     assert layers == [first, 4 * 5, 5 * 3]
-    passes = arithmetic.Passes.of(layers)
+    passes = Passes.of(layers)
 
     def gradient(parameters):
         loss = functional_call(module, parameters, (x,)).square().sum()

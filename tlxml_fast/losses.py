@@ -55,6 +55,10 @@ class OuterLoss(ABC):
     def factor(self, logits: Tensor) -> Tensor:
         """B: logits [..., n, C] → [..., n, C, r], with Λ = (1/n) blockdiag(B_m B_mᵀ)."""
 
+    @abstractmethod
+    def coordinates(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """a with B_m a_m = ∂ℓ_m/∂f_m: logits [..., n, C], targets [..., n] (or [..., n, C]) → [..., n, r]."""
+
 
 class CrossEntropy(OuterLoss):
     """ℓ = −log softmax(f)_y;  Λ_m = (diag p − p pᵀ)/n."""
@@ -101,11 +105,14 @@ class CrossEntropy(OuterLoss):
         first unit vector to −s: I − v vᵀ/v₁ with v = s + e₁, free of cancellation since s ≥ 0.
         """
         s = torch.softmax(logits, dim=-1).sqrt()
-        v = s.clone()
-        v[..., 0] += 1
-        identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-        reflection = identity - v[..., :, None] * v[..., None, :] / v[..., 0, None, None]
-        return s[..., None] * reflection[..., 1:]
+        return s[..., None] * _complement(s)
+
+    def coordinates(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """QᵀD⁻¹(p − e_y) = −Q_y/√p_y, since Qᵀs = 0; a p_y below 10⁻²⁰⁰, or the dtype's least, is taken for that."""
+        s = torch.softmax(logits, dim=-1).sqrt()
+        of_target = targets[..., None, None].expand(*targets.shape, 1, s.shape[-1] - 1)
+        s_y = s.gather(-1, targets[..., None]).clamp_min(max(1e-100, torch.finfo(s.dtype).tiny ** 0.5))
+        return -_complement(s).gather(-2, of_target)[..., 0, :] / s_y
 
 
 class MeanSquaredError(OuterLoss):
@@ -142,6 +149,19 @@ class MeanSquaredError(OuterLoss):
         outputs = logits.shape[-1]
         scaled = torch.eye(outputs, dtype=logits.dtype, device=logits.device) * (2 / outputs) ** 0.5
         return scaled.expand(*logits.shape, outputs)
+
+    def coordinates(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """√(2/C)(f − y)."""
+        return (logits - targets.reshape(logits.shape)) * (2 / logits.shape[-1]) ** 0.5
+
+
+def _complement(s: Tensor) -> Tensor:
+    """Q [..., C, C−1], an orthonormal basis of the complement of unit vectors s [..., C] ≥ 0."""
+    v = s.clone()
+    v[..., 0] += 1
+    identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    reflection = identity - v[..., :, None] * v[..., None, :] / v[..., 0, None, None]
+    return reflection[..., 1:]
 
 
 LOSSES: dict[str, OuterLoss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}

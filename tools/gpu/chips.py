@@ -1,51 +1,43 @@
-"""The chips that cards are drawn for: their limits, and their peaks as the data sheets give them, dense."""
+"""The chips that cards are drawn for: their limits, beside their peaks as the data sheets give them, dense."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
+from tlxml_fast.planning.sheets import SHEETS, Sheet
+
 
 class Chip(NamedTuple):
-    """Limits a multiprocessor or compute unit; then the whole chip. Sizes in bytes, peaks a second."""
+    """Limits a multiprocessor or compute unit; then the whole chip. Sizes in bytes."""
 
-    name: str
+    sheet: Sheet
     registers: int  # 32-bit, of all threads
     warps: int
     blocks: int
     shared: int
     shared_of_block: int
     units: int
-    bandwidth: float
-    fp32: float
-    fp64: float
-    tf32: float
-    bf16: float
+
+    @property
+    def name(self) -> str:
+        return self.sheet.name
+
+    @property
+    def bandwidth(self) -> float:
+        return self.sheet.bandwidth
 
     def peak(self, unit: str) -> float:
-        """Flops a second; tf32x3 makes three products of one."""
-        return self.tf32 / 3 if unit == "tf32x3" else getattr(self, unit)
+        """Flops a second; tf32x3 makes three products of one. Products of input_precision="ieee" run in fp32."""
+        return self.sheet.tf32 / 3 if unit == "tf32x3" else getattr(self.sheet, unit)
 
 
-# Peaks of fp32 and fp64 are those outside tensor cores: products of input_precision="ieee" run there in fp32.
 CHIPS = {
-    "sm_80": Chip(
-        "A100 SXM 80 GB", 65536, 64, 32, 167936, 166912, 108,
-        2.039e12, fp32=19.5e12, fp64=9.7e12, tf32=156e12, bf16=312e12,
-    ),
-    "sm_90": Chip(
-        "H100 SXM", 65536, 64, 32, 233472, 232448, 132,
-        3.35e12, fp32=67e12, fp64=34e12, tf32=494.7e12, bf16=989.4e12,
-    ),
-    "sm_100": Chip(
-        "B200", 65536, 64, 32, 233472, 232448, 148,
-        8.0e12, fp32=75e12, fp64=37e12, tf32=1125e12, bf16=2250e12,
-    ),
-    "gfx942": Chip(
-        "MI300X", 4 * 64 * 512, 32, 32, 65536, 65536, 304,
-        5.3e12, fp32=163.4e12, fp64=81.7e12, tf32=653.7e12, bf16=1307.4e12,
-    ),
-}  # fmt: skip
+    "sm_80": Chip(SHEETS["A100"], 65536, 64, 32, 167936, 166912, 108),
+    "sm_90": Chip(SHEETS["H100"], 65536, 64, 32, 233472, 232448, 132),
+    "sm_100": Chip(SHEETS["B200"], 65536, 64, 32, 233472, 232448, 148),
+    "gfx942": Chip(SHEETS["MI300X"], 4 * 64 * 512, 32, 32, 65536, 65536, 304),
+}
 
 
 class Occupancy(NamedTuple):

@@ -1,0 +1,1 @@
+"""What an influence computation will take, before it is run: time, memory, storage and traffic."""
