@@ -114,8 +114,8 @@ def markdown(described: dict[str, Any], rows: list[Row], pictures: Sequence[str]
     counted = list(arithmetic(rows))
     if counted:
         text += [
-            "The work by its linear maps alone (`benchmarks/planning/work.py` says how they are counted), the bytes that "
-            "must move whatever computes it, and our rates beside those of sgemm and of a copy:",
+            "The work by its linear maps alone (`tlxml_fast/planning/work.py` says how they are counted), the bytes "
+            "that must move whatever computes it, and our rates beside those of sgemm and of a copy:",
             _markdown_table(ARITHMETIC, counted),
         ]
     return "\n\n".join(text) + "\n"

@@ -36,7 +36,10 @@ def _certificate(found: Mapping[str, Any] | None) -> dict[str, Any]:
     if not found:
         return {}
     first = {"converged": found["converged"], "worst_residual": found["worst_residual"]}
-    return {**first, **{key: value for key, value in found.items() if key != "residuals" and value is not None}}
+    return {
+        **first,
+        **{key: value for key, value in found.items() if key != "residuals" and value is not None},
+    }
 
 
 def _in_words(spec: Mapping[str, Any]) -> str:
