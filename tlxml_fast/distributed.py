@@ -122,7 +122,15 @@ def joined(device: str = "cpu") -> Iterator[World]:
         return
     if not dist.is_available():
         raise TlxError("this torch has no torch.distributed; run without torchrun")
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        # one machine: torchrun's store outlives its workers, and would tell restarted ones where killed ones listened
+        store, rank, size = next(dist.rendezvous("env://"))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt {attempt}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    else:
+        dist.init_process_group(backend)
     try:
         yield World.current()
         dist.barrier()  # none leaves while another still needs it

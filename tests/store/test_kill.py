@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -54,3 +55,23 @@ def test_kill_minus_nine(tmp_path):
         found = Scores.load(out / "scores.safetensors")
         assert torch.equal(found.values, wanted.values), f"round {rounds}"
         assert found.info["certificate"] == wanted.info["certificate"]
+
+
+@pytest.mark.crash
+def test_a_killed_process_of_a_job_starts_again(tmp_path):
+    subprocess.run([*TLXML, *TRAIN, "--out", tmp_path / "run", "--quiet"], check=True, capture_output=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    values = []
+    for name in ("undisturbed", "killed"):
+        _, _, *command = influence(tmp_path / "run", tmp_path / name)
+        command = [*launcher, "--max-restarts=3", "-m", *command]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as job:
+            if name == "killed":
+                shards = tmp_path / name / "store" / "shards"
+                while not list(shards.glob("*/*.safetensors")):
+                    time.sleep(0.01)
+                workers = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+                os.kill(int(workers[-1]), signal.SIGKILL)
+            assert job.wait(300) == 0
+        values.append(Scores.load(tmp_path / name / "scores.safetensors").values)
+    assert torch.equal(*values)
