@@ -36,9 +36,9 @@ class Gradients:
                 losses.append(found["losses"].double())
                 confidences.append(found["confidences"].flatten())
                 advance(len(losses[-1]))
-        device = shards.first.device
-        self.losses = torch.cat(losses) if losses else torch.empty(0, dtype=torch.float64, device=device)
-        joined = torch.cat(confidences) if losses else torch.empty(0, device=device)
+        none = shards.first.omega[:0]
+        self.losses = torch.cat(losses) if losses else none.double()
+        joined = torch.cat(confidences) if losses else none
         self.confidences = joined[~joined.isnan()]
 
     @property

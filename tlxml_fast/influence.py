@@ -115,6 +115,7 @@ class TaskInfluence:
             {"precision": precision},
         )
         self._session: Session | None = None
+        self._fingerprint = ""
         self._tests: TaskSet | None = None
         self._gradients: Gradients | None = None
         self._inverse: FittedInverse | None = None
@@ -146,6 +147,7 @@ class TaskInfluence:
         fitted = None if isinstance(self.curvature, Identity) else self.inverse.fit(operator)
         curvature_seconds = time.perf_counter() - start  # rows included
         self._session, self._gradients, self._inverse, self._axis = session, gradients, fitted, roster.axis
+        self._fingerprint = self.learner.fingerprint()
         self._by_id = {task: i for i, task in reversed(list(enumerate(self._axis.ids)))}
         self.report = {
             "learner": {**self.learner.describe(), "parameters": shards.first.q},
@@ -329,11 +331,10 @@ class TaskInfluence:
 
     def _settings(self) -> dict[str, Any]:
         """JSON that an inverse depends on, besides the tasks and what the store's context has."""
-        compressed = {} if self.compression is None else self.compression.describe()
         return {
-            **self.curvature.describe(),
-            **self.inverse.describe(),
-            **compressed,
+            "curvature": self.curvature.describe(),
+            "inverse": self.inverse.describe(),
+            "compression": None if self.compression is None else self.compression.describe(),
             "weight decay": self.weight_decay,
         }
 
@@ -396,7 +397,9 @@ class TaskInfluence:
     def _describe_curvature(self, fitted: FittedInverse | None) -> dict[str, Any]:
         if fitted is None:
             return self.curvature.describe()
-        return {**self.curvature.describe(), **self.inverse.describe(), "spectrum": fitted.describe()}
+        made_of = self.curvature.describe()
+        inverse = {f"inverse_{k}" if k in made_of else k: v for k, v in self.inverse.describe().items()}
+        return {**made_of, **inverse, "spectrum": fitted.describe()}
 
     def _notes(self, roster: Roster) -> list[str]:
         notes = [*self.learner.notes(), *roster.notes(self.learner)]
@@ -416,9 +419,10 @@ class TaskInfluence:
     def _require_fit(self) -> None:
         if self._gradients is None:
             raise TlxError("call fit(train_tasks) first")
-        lin = self._gradients.shards.first
-        if not torch.equal(lin.flat.flatten(self.learner.parameters()).detach().to(lin.omega), lin.omega):
-            raise LearnerError("the learner's parameters have changed since fit; fit again")
+        if self.learner.fingerprint() != self._fingerprint:
+            raise LearnerError(
+                "the learner's parameters, buffers or settings have changed since fit; fit again"
+            )
 
 
 def _task_set(tasks: TaskSet | Iterable[Task]) -> TaskSet:

@@ -19,7 +19,7 @@ from .linearize.roster import Roster
 from .linearize.shards import Shards, held, shard_size
 from .memory import limited
 from .store import InStore, Store
-from .store.context import choices, context, possible
+from .store.context import choices, context, possible, probe
 from .task import TaskSet
 
 Linearize = Callable[[Learner, TaskSet], Linearization]
@@ -66,15 +66,16 @@ class Sessions:
             one = self.linearize(self.learner, tasks[:1])
             size, kept = shard_size(len(tasks), self._bytes_a_task(one), world), Kept()
             if self.store is not None and stored:
-                kept = InStore(partial(self._opened, roster, one, size), world)
+                tried = self.linearize(self.learner, TaskSet([probe(tasks[0])]))
+                kept = InStore(partial(self._opened, roster, tried, size), world)
         with limited(self.memory), kept.opened():
             shards = Shards(self.learner, tasks, self.linearize, kept.shard_size or size, world)
             yield Session(shards, roster, kept, self.memory)
 
-    def _opened(self, roster: Roster, one: Linearization, size: int) -> Store:
+    def _opened(self, roster: Roster, tried: Linearization, size: int) -> Store:
         """The leading process opens first, and holds the lock for all."""
         world, axis = roster.world, roster.axis
-        depends = {**context(self.learner, one), **self.settings}
+        depends = {**context(self.learner, tried), **self.settings}
         given = (self.store, depends, axis.ids, choices(), possible(), size, axis.names)
         if world.leads:
             opened = Store.open(*given)

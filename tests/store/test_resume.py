@@ -134,6 +134,90 @@ def test_threads_are_those_of_the_first_run(tmp_path):
         torch.set_num_threads(before)
 
 
+SKETCHED = {"damping": 0.05, "tol": 1e-9}
+BESIDE = {
+    "the curvature's seed": (tlx.Fisher(2, seed=1), tlx.Woodbury(damping=0.05), tlx.SJLT(16)),
+    "the compression's seed": (tlx.Fisher(2), tlx.Woodbury(damping=0.05), tlx.SJLT(16, seed=1)),
+    "the inverse's": (tlx.Fisher(2), tlx.Nystrom(6, damping=0.05, seed=1), None),
+    "the curvature's under it": (tlx.Fisher(2, seed=1), tlx.Nystrom(6, damping=0.05), None),
+    "a damping's last digits": (tlx.Fisher(2), tlx.Woodbury(damping=tlx.Relative(0.12345649)), None),
+    "and others": (tlx.Fisher(2), tlx.Woodbury(damping=tlx.Relative(0.1234561)), None),
+    "a curvature beside a sketch": (
+        tlx.GaussNewton(),
+        tlx.CG(**SKETCHED, preconditioner=tlx.Sketch(tlx.Fisher(2))),
+        None,
+    ),
+    "another": (tlx.Fisher(5), tlx.CG(**SKETCHED, preconditioner=tlx.Sketch(tlx.Fisher(2))), None),
+}
+
+
+def test_nothing_stale_is_used(tmp_path):
+    for name, (curvature, inverse, compression) in BESIDE.items():
+        made = [
+            tlx.TaskInfluence(learner(), curvature, inverse, compression=compression, store=store)
+            for store in (tmp_path / "s", tmp_path / name)
+        ]
+        shared, own = (one.fit(tasks(10)).scores(tasks(3, seed=1)) for one in made)
+        assert torch.equal(shared.values, own.values), name
+
+
+def test_what_did_not_converge_is_not_taken_for_what_did(tmp_path):
+    options = {"damping": 1e-6, "tol": 1e-12, "max_iter": 2}
+    loose = tlx.TaskInfluence(
+        learner(), inverse=tlx.CG(**options, allow_unconverged=True), store=tmp_path / "s"
+    )
+    loose.fit(tasks(10))
+    with pytest.warns(tlx.InfluenceWarning, match="did not converge"):
+        scores = loose.scores(tasks(3, seed=1))
+    assert not scores.converged
+    strict = tlx.TaskInfluence(learner(), inverse=tlx.CG(**options), store=tmp_path / "s").fit(tasks(10))
+    with pytest.raises(tlx.CurvatureError, match="did not converge"):
+        strict.scores(tasks(3, seed=1))
+
+
+class Scaled(torch.nn.Module):
+    """An MLP with a frozen layer, a buffer, and an attribute that `repr` does not show."""
+
+    def __init__(self, frozen: float = 1.0, buffer: float = 1.0, hidden: float = 1.0):
+        super().__init__()
+        self.body = tlx.models.mlp(3, 4, 2, seed=0)
+        self.frozen = torch.nn.Parameter(torch.tensor(frozen), requires_grad=False)
+        self.register_buffer("scale", torch.tensor(buffer))
+        self.hidden = hidden
+
+    def forward(self, x):
+        return self.body(x) * self.frozen * self.scale * self.hidden
+
+
+@pytest.mark.parametrize("what", ["frozen", "buffer", "hidden"])
+def test_a_model_that_differs_in_any_way_is_refused(tmp_path, what):
+    def fit(**changed) -> None:
+        module = Scaled(**changed).double()
+        tlx.TaskInfluence(tlx.MAML(module, inner_lr=0.1), store=tmp_path / "s").fit(tasks(4))
+
+    fit()
+    with pytest.raises(tlx.TlxError, match="was made with"):
+        fit(**{what: 2.0})
+
+
+def test_rates_of_equal_mean_are_told_apart(tmp_path):
+    rates = {name: torch.full_like(p, 0.3) for name, p in learner().parameters().items()}
+    tlx.TaskInfluence(tlx.MAML(learner().module, inner_lr=rates), store=tmp_path / "s").fit(tasks(4))
+    moved = {name: rate.clone() for name, rate in rates.items()}
+    first = next(rate for rate in moved.values() if rate.numel() > 1).view(-1)
+    first[0], first[1] = 0.1, 0.5
+    with pytest.raises(tlx.TlxError, match="was made with"):
+        tlx.TaskInfluence(tlx.MAML(learner().module, inner_lr=moved), store=tmp_path / "s").fit(tasks(4))
+
+
+def test_a_learner_that_changes_after_fit_is_refused():
+    module = Scaled().double()
+    made = tlx.TaskInfluence(tlx.MAML(module, inner_lr=0.1)).fit(tasks(4))
+    module.scale.mul_(2)
+    with pytest.raises(tlx.LearnerError, match="changed since fit"):
+        made.scores(tasks(2, seed=1))
+
+
 @pytest.mark.parametrize(
     ("how", "kind"), [("kill", "woodbury"), ("kill", "dense"), ("torn", "woodbury"), ("full", "dense")]
 )

@@ -116,7 +116,8 @@ class CurvatureOperator:
             for found in results:
                 advance(len(found["rows"]))
         self.seconds["rows"] = time.perf_counter() - start
-        return Rows(Column(results, "rows", 2), self.q, 1 / len(self.shards), self.shards.world)
+        like = torch.empty(0, dtype=self._storage, device=self.device)
+        return Rows(Column(results, "rows", 2), self.q, 1 / len(self.shards), self.shards.world, like)
 
     @property
     def _storage(self) -> torch.dtype:
@@ -128,7 +129,8 @@ class CurvatureOperator:
 
     @property
     def _described(self) -> dict[str, Any]:
-        return {**self.curvature.describe(), **(self.compression.describe() if self.compression else {})}
+        compression = None if self.compression is None else self.compression.describe()
+        return {"curvature": self.curvature.describe(), "compression": compression}
 
     def _rows_of(self, buckets: Buckets) -> Tensors:
         """Every task's rows, [B, r, q]; zeros, which change nothing, where one has fewer than another."""

@@ -20,6 +20,7 @@ class Rows:
 
     blocks  this process's, [r, q] each, in the order of the tasks; in memory, or mapped from a store
     scale   1/M, so that blocks need not change when tasks are added
+    like    a tensor of the dtype and on the device of all processes' blocks, for one that has none
 
     Products are in float64 whatever the blocks are in: an inverse is refined and certified by them.
     """
@@ -30,10 +31,12 @@ class Rows:
         q: int,
         scale: float,
         world: World | None = None,
+        like: Tensor | None = None,
     ):
         self.blocks, self.q, self.scale, self.world = blocks, q, scale, world or World()
+        self._like = blocks[0][:0] if len(blocks) else torch.empty(0) if like is None else like[:0]
         self._mine = sum(len(block) for block in blocks)
-        counts = self.world.cat(torch.tensor([self._mine]))
+        counts = self.world.cat(torch.tensor([self._mine], device=self._device))
         self.N = int(counts.sum())
         """How many rows there are, all processes' together."""
         self._first = int(counts[: self.world.rank].sum())
@@ -82,9 +85,13 @@ class Rows:
 
     def _columns(self, columns: slice) -> Tensor:
         if not self.blocks:
-            return torch.empty(0, columns.stop - columns.start, device=self._device)
-        joined = torch.cat([block[:, columns] for block in self.blocks])
-        return joined.float() if joined.dtype == torch.bfloat16 else joined
+            return self._exact(self._like).new_empty(0, columns.stop - columns.start)
+        return self._exact(torch.cat([block[:, columns] for block in self.blocks]))
+
+    @staticmethod
+    def _exact(x: Tensor) -> Tensor:
+        """In a dtype that products are made in."""
+        return x.float() if x.dtype == torch.bfloat16 else x
 
     def _each(self, name: str, K: int) -> Iterator[Tensor]:
         for block in self.blocks:
@@ -93,4 +100,4 @@ class Rows:
 
     @property
     def _device(self) -> torch.device:
-        return self.blocks[0].device if len(self.blocks) else torch.device("cpu")
+        return self._like.device

@@ -83,7 +83,8 @@ def krylov(loss: OuterLoss, logits: Tensor, targets: Tensor, s: int, draws: Sequ
     B = loss.factor(logits)
     n, r = _coordinates(B)
     a = loss.coordinates(logits, targets).flatten(1)
-    E, caught = _krylov_space(B, a, s - 1)
+    D = B.mT @ B
+    E, caught = _krylov_space(D, a, s - 1)
     left = (B.square().sum((1, 2, 3))[:, None] - caught).clamp_min(0)
     left[:, 1:][(E == 0).all(-1)] = torch.inf  # no such direction
     if s >= OWN_FROM:
@@ -92,13 +93,16 @@ def krylov(loss: OuterLoss, logits: Tensor, targets: Tensor, s: int, draws: Sequ
     row = torch.arange(s)
     chosen = (row < exact[:, None])[..., None]
     E = torch.where(chosen, torch.nn.functional.pad(E, (0, 0, 0, 1)), 0)
-    Z = torch.stack([draw.signs(s, n * r) for draw in draws]) / (s - exact)[:, None, None] ** 0.5
+    Z = torch.stack([draw.signs(s, n * r) for draw in draws]) / (s - exact).double()[:, None, None].sqrt()
     z = torch.where(chosen, E, Z - Z @ E.mT @ E)
     return torch.einsum("tmcr,tsmr->tsmc", B, z.unflatten(-1, (n, r))) / n**0.5
 
 
-def _krylov_space(B: Tensor, a: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """E [B, most, n·r], orthonormal or, from where the space ends, zero; tr EᵀDE of its first 0 … most rows."""
+def _krylov_space(D: Tensor, a: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """E [B, most, n·r], orthonormal or, from where the space ends, zero; tr EᵀDE of its first 0 … most rows.
+
+    D [B, n, r, r] are the blocks, a [B, n·r].
+    """
     E = a.new_zeros(len(a), most, a.shape[1])
     caught = a.new_zeros(len(a), most + 1)
     v = a
@@ -110,9 +114,7 @@ def _krylov_space(B: Tensor, a: Tensor, most: int) -> tuple[Tensor, Tensor]:
         goes_on = (norm > BREAKDOWN * before)[:, None]
         v = torch.where(goes_on, v / norm[:, None], 0)
         E[:, k] = v
-        image = torch.einsum(
-            "tmcr,tmc->tmr", B, torch.einsum("tmcr,tmr->tmc", B, v.view(len(v), *_coordinates(B)))
-        )
+        image = (D * v.view(len(v), *D.shape[1:3], 1)).sum(2)
         caught[:, k + 1] = caught[:, k] + (v * image.flatten(1)).sum(1)
         v = image.flatten(1)
     return E, caught

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -89,6 +91,19 @@ class Learner(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The settings, JSON throughout; with the module's own description they rebuild the learner."""
+
+    def fingerprint(self) -> str:
+        """A hash of all that predictions are made of, besides code: settings, parameters, constants and buffers."""
+        found = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
+        found.update(repr(self.module).encode())
+        for name, t in [*self.parameters().items(), *self.body.constants(), *self._settings()]:
+            found.update(f"{name}{t.dtype}{tuple(t.shape)};".encode())
+            found.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return found.hexdigest()
+
+    def _settings(self) -> list[tuple[str, Tensor]]:
+        """Tensors among the settings, which `describe` has in words."""
+        return []
 
     def notes(self) -> list[str]:
         """What a reader of results must know about how this learner computes."""

@@ -124,6 +124,9 @@ class MAML(Learner):
                 "through H⁻¹ has no meaning for it; train with first_order=False"
             )
 
+    def _settings(self) -> list[tuple[str, Tensor]]:
+        return list(self.rates.items())
+
     def _rates_in_words(self) -> float | str | dict[str, float | str]:
         if self.learn_inner_lr:
             return "learned"

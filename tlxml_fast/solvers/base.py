@@ -41,7 +41,7 @@ def absolute(damping: float | Relative, largest: float) -> float:
 
 def describe_damping(damping: float | Relative) -> float | str:
     """JSON."""
-    return f"{damping.fraction:g} of the largest |eigenvalue|" if isinstance(damping, Relative) else damping
+    return f"{damping.fraction!r} of the largest |eigenvalue|" if isinstance(damping, Relative) else damping
 
 
 def check_rank(rank: int) -> None:

@@ -94,7 +94,9 @@ class CG(Inverse):
             "damping": describe_damping(self.damping),
             "tol": self.tol,
             "max_iter": self.max_iter,
-            **self.preconditioner.describe(),
+            "preconditioner": self.preconditioner.describe(),
+            "allow_unconverged": self.allow_unconverged,
+            "seed": self.seed,
         }
 
 

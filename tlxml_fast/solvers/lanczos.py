@@ -125,6 +125,8 @@ class Lanczos(Inverse):
             "negative": self.negative,
             "tol": self.tol,
             "max_iter": self.max_iter,
+            "allow_unconverged": self.allow_unconverged,
+            "seed": self.seed,
         }
 
 

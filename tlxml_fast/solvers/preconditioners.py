@@ -74,7 +74,7 @@ class NoPreconditioner(Preconditioner, FittedPreconditioner):
 
     def describe(self) -> dict[str, Any]:
         """The settings; JSON."""
-        return {"preconditioner": self.name}
+        return {"name": self.name}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Diagonal(Preconditioner):
 
     def describe(self) -> dict[str, Any]:
         """The settings; JSON."""
-        return {"preconditioner": self.name, "probes": self.probes, "seed": self.seed}
+        return {"name": self.name, "probes": self.probes, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class NystromPreconditioner(Preconditioner):
 
     def describe(self) -> dict[str, Any]:
         """The settings; JSON."""
-        return {"preconditioner": self.name, "rank": self.rank, "seed": self.seed}
+        return {"name": self.name, "rank": self.rank, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Sketch(Preconditioner):
 
     def describe(self) -> dict[str, Any]:
         """The settings; JSON."""
-        return {"preconditioner": self.name, **self.curvature.describe()}
+        return {"name": self.name, **self.curvature.describe()}
 
 
 class FittedLowRank(FittedPreconditioner):

@@ -94,6 +94,7 @@ class Woodbury(Inverse):
             "damping": describe_damping(self.damping),
             "tol": self.tol,
             "factor": self.factor,
+            "allow_unconverged": self.allow_unconverged,
         }
 
 

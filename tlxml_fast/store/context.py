@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import memory
 from ..learners import Learner
 from ..linearize import Linearization
 from ..ops import _native
+from ..parallel import torch_threads
+from ..task import Task
 
 
 def context(learner: Learner, lin: Linearization) -> dict[str, Any]:
-    """JSON that two runs must agree on to share gradients and rows."""
-    described = learner.describe()
-    buffers = dict(learner.module.named_buffers()) if learner.norm == "running" else {}
+    """JSON that two runs must agree on to share gradients and rows; `lin` is of a `probe`.
+
+    A module's code shows in its outputs for that, made by one thread, whose bits are always the same.
+    """
+    with torch_threads(1):
+        outputs = lin.logits_block(slice(0, 1))
     return {
-        "learner": described,
+        "learner": learner.describe(),
         "module": repr(learner.module),
-        "parameters": _hash({"ω": lin.omega, **buffers}),
+        "parameters": learner.fingerprint(),
         "dtype": str(lin.dtype),
         "device": lin.device.type,
         "backend": lin.report.backend,
         "torch": torch.__version__,
-        "core": "none" if _native.core is None else str(_native.core.build["compiler"]),
+        "tlxml_fast": metadata.version("tlxml_fast"),
+        "core": _core(),
+        "results for noise": _hash(outputs),
     }
 
 
@@ -44,9 +55,26 @@ def simd_level() -> str:
     return "none" if _native.core is None else _native.core.simd_level()
 
 
-def _hash(tensors: dict[str, torch.Tensor]) -> str:
-    found = hashlib.sha256()
-    for name, t in tensors.items():
-        found.update(f"{name}{t.dtype}{tuple(t.shape)};".encode())
-        found.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+def probe(task: Task) -> Task:
+    """A task of noise in the shape of another, the same whatever that one holds."""
+    g = torch.Generator().manual_seed(0)
+    noise = {
+        field: torch.randn(getattr(task, field).shape, generator=g) for field in ("support_x", "query_x")
+    }
+    return task.replace(
+        **{field: x.to(getattr(task, field)) for field, x in noise.items()}, name="", group=""
+    )
+
+
+@cache
+def _core() -> str:
+    """The build of the compiled core, by its bytes."""
+    return (
+        "none"
+        if _native.core is None
+        else hashlib.sha256(Path(_native.core.__file__).read_bytes()).hexdigest()
+    )
+
+
+def _hash(x: Tensor) -> str:
+    return hashlib.sha256(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
