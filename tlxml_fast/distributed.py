@@ -8,6 +8,7 @@ computes depends on the number of its processes to rounding only, and not at all
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -136,3 +137,4 @@ def joined(device: str = "cpu") -> Iterator[World]:
         dist.barrier()  # none leaves while another still needs it
     finally:
         dist.destroy_process_group()
+        gc.collect()  # gloo's threads, if they are left to the interpreter's end, abort the process

@@ -152,6 +152,7 @@ class TaskInfluence:
         self.report = {
             "learner": {**self.learner.describe(), "parameters": shards.first.q},
             "curvature": self._describe_curvature(fitted),
+            "compression": None if self.compression is None else self.compression.describe(),
             "training_tasks": len(shards),
             "shapes": roster.shapes,
             **gradients.describe(decayed),
@@ -274,8 +275,8 @@ class TaskInfluence:
         check_target(target)
         if self._inverse is None:
             raise CurvatureError("Identity() has no damping to sweep")
-        if len(dampings) == 0:
-            raise CurvatureError("a sweep needs at least one damping")
+        if not isinstance(dampings, Sequence) or len(dampings) == 0:
+            raise CurvatureError("a sweep needs a list of dampings, one at least")
         if test_tasks is None and self._tests is None:
             raise TlxError("give test_tasks: scores have not been asked for yet")
         tests = self._tests if test_tasks is None else TaskSet(test_tasks)
@@ -295,6 +296,8 @@ class TaskInfluence:
     def _explain(self, tasks: TaskSet, target: str, per_query: bool) -> Explained:
         """Gradients of the target of every test task; this process computes its share."""
         world = World.current()
+        if len(tasks) == 0:
+            raise TaskError("there are no test tasks")
         if len(tasks) < world.size:
             raise TaskError(f"there are {len(tasks)} test tasks for {world.size} processes")
         learner, mine = self.learner.at_evaluation(), world.share(len(tasks))
@@ -403,6 +406,11 @@ class TaskInfluence:
 
     def _notes(self, roster: Roster) -> list[str]:
         notes = [*self.learner.notes(), *roster.notes(self.learner)]
+        if self.compression is not None:
+            notes.append(
+                f"gradients and rows were compressed to {self.compression.dimension:,} numbers: the certificate is of "
+                "the compressed system, and says nothing of what compression changed"
+            )
         recorded = self.learner.training
         if not recorded:
             notes.append("how the parameters were trained is not recorded; weight decay is as given")

@@ -93,6 +93,8 @@ def _free() -> int:
 
 
 def _gib(size: int) -> str:
+    if size < 1 << 20:
+        return f"{size:,} bytes"
     return f"{size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"
 
 

@@ -16,8 +16,8 @@ from .kept import Kept
 from .learners import Learner
 from .linearize import Linearization
 from .linearize.roster import Roster
-from .linearize.shards import Shards, held, shard_size
-from .memory import limited
+from .linearize.shards import MOST_TASKS, Shards, held, shard_size
+from .memory import limited, require
 from .store import InStore, Store
 from .store.context import choices, context, possible, probe
 from .task import TaskSet
@@ -86,4 +86,6 @@ class Sessions:
         rows = self.curvature.row_count(one) if self.by_rows else 0
         if self.compression is not None:
             self.compression.check(one.q)
+            kept = self.compression.dimension * self.compression.storage.itemsize
+            require(kept * MOST_TASKS, f"a shard of gradients of {self.compression.dimension:,} numbers")
         return (1 + rows) * one.q * one.dtype.itemsize

@@ -36,26 +36,26 @@ def tasks(count: int, seed: int) -> tlx.TaskSet:
     return tlx.TaskSet(one(i) for i in range(count))
 
 
-def run(kind: str, store: str | None = None) -> tlx.Scores:
-    """Scores of 4 test tasks by 11 training tasks."""
+def run(kind: str, count: int = 11) -> tlx.Scores:
+    """Scores of 4 test tasks by so many training tasks."""
     curvature, inverse = INVERSES[kind]
     torch.manual_seed(0)
     learner = tlx.MAML(tlx.models.mlp(5, 4, 2, seed=0).double(), inner_lr=0.1)
     compression = tlx.SJLT(16) if kind == "compressed" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tlx.InfluenceWarning)
-        made = tlx.TaskInfluence(learner, curvature, inverse(), compression=compression, store=store)
-        scores = made.fit(tasks(11, 0)).scores(tasks(4, 1))
-        assert scores.values.shape == (4, 11)
+        made = tlx.TaskInfluence(learner, curvature, inverse(), compression=compression)
+        scores = made.fit(tasks(count, 0)).scores(tasks(4, 1))
+        assert scores.values.shape == (4, count)
         if kind != "compressed":
-            scores.info["meta"] = made.meta(7).tolist()
+            scores.info["meta"] = made.meta(count - 1).tolist()
     return scores
 
 
 if __name__ == "__main__":
-    kinds, out = sys.argv[1].split(","), sys.argv[2]
+    kinds, out, count = sys.argv[1].split(","), sys.argv[2], int(sys.argv[3])
     with joined() as world:
-        found = {kind: run(kind) for kind in kinds}
+        found = {kind: run(kind, count) for kind in kinds}
         if world.leads:
             with open(out, "w") as file:
                 json.dump({k: [s.values.tolist(), s.info.get("meta")] for k, s in found.items()}, file)

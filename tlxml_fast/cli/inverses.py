@@ -48,6 +48,7 @@ def inverse_of(name: str, rows_per_task: int, **options: Any) -> Inverse:
 
 def compression_of(text: str | None, storage: str) -> Compression | None:
     """From "sjlt:2048"; None where there is none."""
+    one_of("storage", storage, STORAGES)
     if text is None:
         if storage != "float32":
             raise TlxError("storage is of what is compressed; give compress too")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +25,11 @@ def verify_store(
     """Read every byte and check it. Exit code 2 if anything is damaged."""
     found = verify(directory, progress=not quiet)
     for finding in found.findings:
-        console.print(
-            Text(f"{finding.what}: ", "red" if finding.what == "damaged" else "yellow"), finding, sep=""
-        )
-    verdict = "nothing is damaged" if found.ok else "damaged"
+        colour = "red" if finding.what == "damaged" else "yellow"
+        console.print(Text.assemble((f"{finding.what}: ", colour), str(finding)))
+    counts = Counter(finding.what for finding in found.findings)
+    rest = ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing is missing"
+    verdict = rest if not found.ok else f"nothing is damaged, {rest}"
     console.print(f"{found.files:,} files, {found.bytes / 2**20:,.1f} MiB read: {verdict}", highlight=False)
     if not found.ok:
         raise typer.Exit(2)

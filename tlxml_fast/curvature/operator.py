@@ -109,7 +109,8 @@ class CurvatureOperator:
             width = self.q * self._storage.itemsize
             memory.require(
                 self.shards.my_tasks * count * width,
-                f"{self.shards.my_tasks:,} tasks × {count} rows of {self.q:,} numbers; a store keeps them on disk: it",
+                f"keeping {count} rows of {self.q:,} numbers for each of {self.shards.my_tasks:,} tasks in memory, "
+                "rather than in a store,",
             )
         results, start = self._results, time.perf_counter()
         with self._bar(f"{self.curvature.name} rows") as advance:

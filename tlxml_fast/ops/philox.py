@@ -29,8 +29,8 @@ class Stream(IntEnum):
 
 def check_drawn(op: str, dimension: int, seed: int) -> None:
     """Raise TlxError unless a projection to this dimension can be drawn with this seed."""
-    if not 1 <= dimension <= MOST_ROWS:
-        raise TlxError(f"{op}: dimension is {dimension}, expected 1 to {MOST_ROWS}.")
+    if not isinstance(dimension, int) or not 1 <= dimension <= MOST_ROWS:
+        raise TlxError(f"{op}: dimension is {dimension!r}, expected 1 to {MOST_ROWS}.")
     if not 0 <= seed < 2**63:
         raise TlxError(f"{op}: seed is {seed}, expected 0 to 2^63 - 1.")
 
