@@ -189,7 +189,7 @@ def draw(problems: list[Row], path: Path) -> None:
         grid[0, 0].annotate(
             f"{ASKED:g}", (ROWS[0], ASKED), xytext=(0, 2), textcoords="offset points", fontsize=7
         )
-        grid[-1, -1].legend(frameon=False, loc="lower right")
+        grid[0, -1].legend(frameon=False, loc="lower right")
         FigureCanvasAgg(figure)
         with replacing(path) as fresh:
             figure.savefig(fresh, format="png")
