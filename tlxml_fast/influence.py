@@ -23,7 +23,7 @@ from .kept import Result, digest
 from .learners import Learner
 from .linearize import Linearization, choose_backend, linearize
 from .linearize.roster import Roster
-from .memory import parse_bytes
+from .memory import parse_limit
 from .profiling import span
 from .scores import Scores, TaskAxis
 from .session import Session, Sessions
@@ -110,7 +110,7 @@ class TaskInfluence:
             self.curvature,
             compression,
             self.curvature.by_rows or self.inverse.by_rows or compression is not None,
-            None if memory is None else parse_bytes(memory),
+            None if memory is None else parse_limit(memory),
             store,
             {"precision": precision},
         )

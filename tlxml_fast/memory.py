@@ -34,16 +34,19 @@ def parse_bytes(text: str | int) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-@contextmanager
-def limited(limit: int | None) -> Iterator[None]:
-    """What is chosen inside keeps the process's resident memory below `limit` bytes; None leaves it as it is.
-
-    Raises TlxError for a limit that leaves no room for work beside the libraries, below 1 GiB.
-    """
-    if limit is not None and limit < LEAST:
+def parse_limit(text: str | int) -> int:
+    """The same, and TlxError below 1 GiB, which leaves no room for work beside the libraries."""
+    limit = parse_bytes(text)
+    if limit < LEAST:
         raise TlxError(
             f"memory is at least {_gib(LEAST)}, most of which the libraries take, not {_gib(limit)}"
         )
+    return limit
+
+
+@contextmanager
+def limited(limit: int | None) -> Iterator[None]:
+    """What is chosen inside keeps the process's resident memory below `limit` bytes; None leaves it as it is."""
     token = _limit.set(limit if limit is not None else _limit.get())
     try:
         yield
@@ -58,7 +61,7 @@ def limit() -> int | None:
 
 def share(fraction: float, most: int) -> int:
     """At most `most` bytes, and this fraction of what a limit leaves for work: the same whatever is free just now."""
-    return most if _limit.get() is None else min(most, int(fraction * (_limit.get() - LIBRARIES)))
+    return most if _limit.get() is None else min(most, max(0, int(fraction * (_limit.get() - LIBRARIES))))
 
 
 def available() -> int:
