@@ -354,11 +354,13 @@ class TaskInfluence:
 
     def _products(self, X: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         """−x_k·g_j of all training tasks: [K, n_train], float64."""
-        each = []
+        lengths = [len(block) for block in blocks]
+        mine = X.new_empty(sum(lengths), len(X))
+        start = 0
         for block in blocks:
             with span("scores", 2 * len(X) * block.numel(), block.nbytes, dtype=torch.float64):
-                each.append(self._scaled(block.double()) @ X.mT)
-        mine = torch.cat(each) if each else X.new_empty(0, len(X))
+                torch.mm(self._scaled(block.double()), X.mT, out=mine[start : start + len(block)])
+            start += len(block)
         return -World.current().cat(mine).mT
 
     def _solve(self, B: Tensor, inverse: FittedInverse | None) -> Solution:

@@ -35,7 +35,8 @@ class Rows:
     ):
         self.blocks, self.q, self.scale, self.world = blocks, q, scale, world or World()
         self._like = blocks[0][:0] if len(blocks) else torch.empty(0) if like is None else like[:0]
-        self._mine = sum(len(block) for block in blocks)
+        lengths = [len(block) for block in blocks]
+        self._mine, self._widest = sum(lengths), max(lengths, default=0)
         counts = self.world.cat(torch.tensor([self._mine], device=self._device))
         self.N = int(counts.sum())
         """How many rows there are, all processes' together."""
@@ -43,24 +44,27 @@ class Rows:
 
     def push(self, V: Tensor) -> Tensor:
         """V Rᵀ: [K, q] → [K, N]; 2KNq flops."""
-        parts = [(V @ block.double().mT).mT for block in self._each("R v", len(V))]
-        mine = torch.cat(parts) if parts else V.new_empty(0, len(V))
-        return self.world.cat(mine * self.scale**0.5).mT
+        mine = V.new_empty(self._mine, len(V))
+        start = 0
+        for block in self._each("R v", len(V)):
+            torch.mm(block, V.mT, out=mine[start : start + len(block)])
+            start += len(block)
+        return self.world.cat(mine.mul_(self.scale**0.5)).mT
 
     def pull(self, W: Tensor) -> Tensor:
         """W R: [K, N] → [K, q]; 2KNq flops."""
         total = W.new_zeros(len(W), self.q)
         start = self._first
         for block in self._each("Rᵀ w", len(W)):
-            total.addmm_(W[:, start : start + len(block)], block.double())
+            total.addmm_(W[:, start : start + len(block)], block)
             start += len(block)
         return self.world.sum(total * self.scale**0.5)
 
     def squares(self) -> Tensor:
         """The diagonal of C, [q]."""
         total = torch.zeros(self.q, dtype=torch.float64, device=self._device)
-        for block in self.blocks:
-            total += block.double().square().sum(0)
+        for block in self._each("squares", 1):
+            total += block.square().sum(0)
         return self.world.sum(total * self.scale)
 
     def dense(self) -> Tensor:
@@ -94,9 +98,14 @@ class Rows:
         return x.float() if x.dtype == torch.bfloat16 else x
 
     def _each(self, name: str, K: int) -> Iterator[Tensor]:
+        """The blocks in float64, all in one buffer: each is there until the next is asked for.
+
+        Small results made between large temporaries would leave holes that the next temporary does not fit into.
+        """
+        wide = torch.empty(self._widest, self.q, dtype=torch.float64, device=self._device)
         for block in self.blocks:
             with span(name, 2 * K * block.numel(), block.nbytes, dtype=torch.float64):
-                yield block
+                yield wide[: len(block)].copy_(block)
 
     @property
     def _device(self) -> torch.device:
