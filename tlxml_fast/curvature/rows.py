@@ -88,9 +88,13 @@ class Rows:
         return self.world.sum(total).mul_(self.scale)
 
     def _columns(self, columns: slice) -> Tensor:
-        if not self.blocks:
-            return self._exact(self._like).new_empty(0, columns.stop - columns.start)
-        return self._exact(torch.cat([block[:, columns] for block in self.blocks]))
+        """Some columns of all blocks, one block after another: a mapped one is in memory while it is looked at."""
+        joined = self._exact(self._like).new_empty(self._mine, columns.stop - columns.start)
+        start = 0
+        for block in self.blocks:
+            joined[start : start + len(block)] = block[:, columns]
+            start += len(block)
+        return joined
 
     @staticmethod
     def _exact(x: Tensor) -> Tensor:
