@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -87,9 +86,6 @@ class Gradients:
     @property
     def _width(self) -> int:
         return self.shards.first.q if self.compression is None else self.compression.dimension
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.blocks)
 
 
 def _confidences(buckets: Buckets) -> Tensor:
