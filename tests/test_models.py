@@ -40,6 +40,13 @@ def test_seed_leaves_the_global_state_alone():
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
+def test_mlp_with_another_activation():
+    module = models.from_spec(models.mlp(3, (4, 4), 2, activation="tanh").spec)
+    assert [type(layer) for layer in module].count(torch.nn.Tanh) == 2
+    with pytest.raises(LearnerError, match="activation is one of relu, tanh, gelu, not 'swish'"):
+        models.mlp(3, 4, 2, activation="swish")
+
+
 @pytest.mark.parametrize("module", [models.conv4(3, 2, 16, ways=4), models.mlp(6, (5, 4), 3)])
 def test_a_description_rebuilds_the_model(module):
     twin = models.from_spec(module.spec)

@@ -85,7 +85,9 @@ def test_what_is_kept_is_what_the_engine_keeps():
     shards = Shards(maml(), few(), linearize, 3)
     operator = CurvatureOperator(tlx.Fisher(2), shards, torch.zeros(lin.q, dtype=torch.float64))
     on = phases()
-    assert on.gradients().stored == sum(block.nbytes for block in Gradients(shards, Kept(), None, False))
+    assert on.gradients().stored == sum(
+        block.nbytes for block in Gradients(shards, Kept(), None, False).blocks
+    )
     assert on.rows(2, exact=False).stored == sum(block.nbytes for block in operator.rows().blocks)
     assert on.job.work.outputs == lin.gn_rank
     assert on.gram(6).holds == operator.rows().gram().nbytes

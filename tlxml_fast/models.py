@@ -11,6 +11,8 @@ from torch import nn
 
 from .errors import LearnerError
 
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
 
 def conv4(
     hidden: int = 64,
@@ -51,23 +53,37 @@ def conv4(
 
 
 def mlp(
-    in_features: int, hidden: int | tuple[int, ...], out_features: int, seed: int | None = None
+    in_features: int,
+    hidden: int | tuple[int, ...],
+    out_features: int,
+    seed: int | None = None,
+    activation: str = "relu",
 ) -> nn.Sequential:
-    """A fully connected network: Flatten, then Linear – ReLU for every hidden width, then Linear.
+    """A fully connected network: Flatten, then Linear – activation for every hidden width, then Linear.
 
     `mlp(34, 32, 5)` is the 1,285-parameter network of the TLXML paper's experiments (arXiv 2501.14271).
+
+    activation   "relu", "tanh" or "gelu". A gradient step through a ReLU jumps where a unit switches, so MAML's
+                 objective is continuous in the meta-parameters with the smooth ones only
     """
     widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
     if min(in_features, out_features, *widths) < 1:
         raise LearnerError(f"mlp has widths of at least 1, not {(in_features, *widths, out_features)}")
+    if activation not in ACTIVATIONS:
+        raise LearnerError(f"activation is one of {', '.join(ACTIVATIONS)}, not {activation!r}")
     with _seeded(seed):
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for i, (a, b) in enumerate(zip((in_features, *widths), widths, strict=False), start=1):
-            layers[f"linear{i}"], layers[f"relu{i}"] = nn.Linear(a, b), nn.ReLU()
+            layers[f"linear{i}"], layers[f"{activation}{i}"] = nn.Linear(a, b), ACTIVATIONS[activation]()
         layers["classifier"] = nn.Linear((in_features, *widths)[-1], out_features)
         model = nn.Sequential(layers)
     return _described(
-        model, model="mlp", in_features=in_features, hidden=list(widths), out_features=out_features
+        model,
+        model="mlp",
+        in_features=in_features,
+        hidden=list(widths),
+        out_features=out_features,
+        activation=activation,
     )
 
 
