@@ -28,7 +28,7 @@ from .report import write_report
 from .scores import Scores
 from .solvers import CG, Certificate, Dense, Lanczos, Nystrom, Relative, Sketch, Woodbury
 from .streamed import StreamedScores
-from .sweep import DampingSweep
+from .sweep import DampingSweep, RankSweep
 from .task import Task, TaskSet
 from .training import evaluate, meta_train
 
@@ -59,6 +59,7 @@ __all__ = [
     "Linearization",
     "Nystrom",
     "ProtoNet",
+    "RankSweep",
     "Rademacher",
     "Relative",
     "Scores",

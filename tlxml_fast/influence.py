@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from .scores import Scores, TaskAxis
 from .session import Session, Sessions
 from .solvers import Certificate, Dense, FittedInverse, Inverse, Relative, Solution
 from .streamed import StreamedScores
-from .sweep import DampingSweep
+from .sweep import DampingSweep, RankSweep
 from .targets import check_target
 from .task import Task, TaskSet
 
@@ -271,27 +271,55 @@ class TaskInfluence:
 
         Raises CurvatureError for a pseudo-inverse, and what `scores` raises.
         """
+        scores = self._swept(
+            "damping", dampings, test_tasks, target, lambda fitted, damping: fitted.at(damping)
+        )
+        return DampingSweep(scores, tuple(s.info["certificate"]["damping"] for s in scores))
+
+    def rank_sweep(
+        self,
+        ranks: Sequence[int],
+        test_tasks: TaskSet | Iterable[Task] | None = None,
+        target: str = "loss",
+    ) -> RankSweep:
+        """Scores of the fitted tasks by pseudo-inverses that keep so many eigen-directions, those of largest |λ|.
+
+        From the one eigendecomposition that `fit` made: `Dense`'s, or of at most as many directions `Lanczos`'s.
+
+        Raises CurvatureError for another inverse or a rank above the numerical one, and what `scores` raises.
+        """
+        scores = self._swept("rank", ranks, test_tasks, target, lambda fitted, rank: fitted.of_rank(rank))
+        return RankSweep(scores, tuple(ranks))
+
+    # ---- inside -------------------------------------------------------------------------------------
+
+    def _swept(
+        self,
+        what: str,
+        grid: Sequence[Any],
+        test_tasks: TaskSet | Iterable[Task] | None,
+        target: str,
+        inverse_at: Callable[[FittedInverse, Any], FittedInverse],
+    ) -> tuple[Scores, ...]:
+        """Scores at every point of a grid; the test tasks are explained once."""
         self._require_fit()
         check_target(target)
         if self._inverse is None:
-            raise CurvatureError("Identity() has no damping to sweep")
-        if not isinstance(dampings, Sequence) or len(dampings) == 0:
-            raise CurvatureError("a sweep needs a list of dampings, one at least")
+            raise CurvatureError(f"Identity() has no {what} to sweep")
+        if not isinstance(grid, Sequence) or len(grid) == 0:
+            raise CurvatureError(f"a sweep needs a list of {what}s, one at least")
         if test_tasks is None and self._tests is None:
             raise TlxError("give test_tasks: scores have not been asked for yet")
         tests = self._tests if test_tasks is None else TaskSet(test_tasks)
-        inverses = [self._inverse.at(damping) for damping in dampings]
+        inverses = [inverse_at(self._inverse, point) for point in grid]
         with self._session.active():
             explained = self._explain(tests, target, per_query=False)
             made = [self._scores_of(explained, self._gradients.blocks, inverse) for inverse in inverses]
         test, in_fit = TaskAxis.of(tests), torch.ones(len(self._axis), dtype=torch.bool)
-        scores = tuple(
+        return tuple(
             Scores(tensors["values"].cpu(), test, self._axis, in_fit, target, {**self.report, **found})
             for tensors, found in made
         )
-        return DampingSweep(tuple(s.info["certificate"]["damping"] for s in scores), scores)
-
-    # ---- inside -------------------------------------------------------------------------------------
 
     def _explain(self, tasks: TaskSet, target: str, per_query: bool) -> Explained:
         """Gradients of the target of every test task; this process computes its share."""

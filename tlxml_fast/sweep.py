@@ -1,4 +1,4 @@
-"""Scores along a grid of dampings: how much do the ranks hang on it?"""
+"""Scores along a grid of dampings, or of ranks: how much does the order of tasks hang on it?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from .scores import Scores
 
 
 @dataclass(frozen=True)
-class DampingSweep:
-    """Scores of the same tasks at every damping of a grid, in the order the dampings were given.
+class Sweep:
+    """Scores of the same tasks at every point of a grid, in the order of its points.
 
-    dampings   λ, absolute
     scores     `Scores` at each, whose info has the certificate
     """
 
-    dampings: tuple[float, ...]
     scores: tuple[Scores, ...]
 
     @property
@@ -32,12 +30,32 @@ class DampingSweep:
         return tuple(scores.info["certificate"] for scores in self.scores)
 
     def stability(self) -> Tensor:
-        """Spearman's rank correlation of the scores of each test task, between every two dampings: [D, D, n_test].
+        """Spearman's rank correlation of the scores of each test task, between every two points: [D, D, n_test].
 
-        1 where a damping could as well be another. Of per-query scores, the queries' mean.
+        1 where a point could as well be another. Of per-query scores, the queries' mean.
         """
         ranks = torch.stack([_ranks(scores) for scores in self.scores])  # [D, n_test, n_train], unit rows
         return torch.einsum("atj,btj->abt", ranks, ranks)
+
+
+@dataclass(frozen=True)
+class RankSweep(Sweep):
+    """Scores by pseudo-inverses of several ranks.
+
+    ranks   how many eigen-directions each keeps, those of largest |λ|
+    """
+
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DampingSweep(Sweep):
+    """Scores at several dampings.
+
+    dampings   λ, absolute
+    """
+
+    dampings: tuple[float, ...]
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Median and quartiles over test tasks of the rank correlation with the first damping and with the one before,

@@ -86,6 +86,13 @@ class FittedInverse(ABC):
     def at(self, damping: float | Relative) -> FittedInverse:
         """The inverse with another damping, from the same factorisation. Raises CurvatureError for pseudo-inverses."""
 
+    def of_rank(self, rank: int) -> FittedInverse:
+        """The pseudo-inverse on the `rank` leading directions, from the same eigendecomposition.
+
+        Raises CurvatureError where there is none, or it has fewer.
+        """
+        raise CurvatureError("pseudo-inverses of several ranks need eigen-directions; use Dense or Lanczos")
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What was inverted and how well that went; JSON."""

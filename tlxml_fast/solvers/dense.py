@@ -172,6 +172,11 @@ class FittedDense(FittedInverse):
         other = Dense(damping, negative=self.inverse.negative)
         return other.invert(self.matrix, self.eigenvalues, self.eigenvectors, self.dtype)
 
+    def of_rank(self, rank: int) -> FittedDense:
+        """The pseudo-inverse of a rank, from the same eigendecomposition."""
+        other = Dense(rank=rank, negative=self.inverse.negative)
+        return other.invert(self.matrix, self.eigenvalues, self.eigenvectors, self.dtype)
+
     @property
     def effective_rank(self) -> float:
         """Σ λ/(λ + damping) over kept directions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -165,6 +165,22 @@ class FittedLanczos(FittedInverse):
         """Raises CurvatureError: a pseudo-inverse has no damping."""
         raise CurvatureError(
             "Lanczos is a pseudo-inverse and has no damping to change; use Nystrom(rank, damping)"
+        )
+
+    def of_rank(self, rank: int) -> FittedLanczos:
+        """The pseudo-inverse on the first of the directions that there are."""
+        check_rank(rank)
+        if rank > len(self.eigenvalues):
+            raise CurvatureError(f"rank is {rank}, and {len(self.eigenvalues)} directions were computed")
+        h = self.h[:rank]
+        if not h.any():
+            raise CurvatureError("no eigenvalue is left to invert")
+        return replace(
+            self,
+            eigenvalues=self.eigenvalues[:rank],
+            vectors=self.vectors[:rank],
+            ritz_residuals=self.ritz_residuals[:rank],
+            h=h,
         )
 
     def describe(self) -> dict[str, Any]:
