@@ -1,11 +1,12 @@
-"""noise and darken: what they change, what they keep, and that sets stay lazy."""
+"""Changes made to tasks: what they change, what they keep, and that sets stay lazy."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tlxml_fast.data import darken, noise
+import tlxml_fast as tlx
+from tlxml_fast.data import darken, noise, permute_classes, rotate
 from tlxml_fast.errors import DataError
 from tlxml_fast.task import Task, TaskSet
 
@@ -56,7 +57,9 @@ def test_darken():
     assert not darken(old, 1).query_x.any()
 
 
-@pytest.mark.parametrize("change", [noise, lambda tasks: darken(tasks, 0.5)])
+@pytest.mark.parametrize(
+    "change", [noise, lambda tasks: darken(tasks, 0.5), lambda tasks: rotate(tasks, 1), permute_classes]
+)
 def test_a_set_is_changed_lazily(change):
     made = []
     tasks = change(TaskSet.lazy(lambda i: made.append(i) or task(i), 10**9, "many"))
@@ -65,6 +68,40 @@ def test_a_set_is_changed_lazily(change):
     assert made == []
     assert tasks[2].id == change(task(2)).id
     assert made == [2]
+
+
+def test_rotate_turns_every_image():
+    old, new = task(), rotate(task(), 1)
+    assert torch.equal(
+        new.support_x[3, 0, 0], old.support_x[3, 0, :, -1]
+    )  # the right column becomes the top row
+    assert (new.name, new.group) == ("t0-rot90", "g")
+    assert rotate(rotate(old, 3), 1).id == rotate(old, 4).id == old.id
+
+
+def test_renamed_classes_are_the_same_in_support_and_query():
+    old, new = task(), permute_classes(task(), seed=2)
+    pairs = set(zip(old.support_y.tolist(), new.support_y.tolist(), strict=True))
+    assert len(pairs) == 5
+    assert pairs == set(zip(old.query_y.tolist(), new.query_y.tolist(), strict=True))
+    assert torch.equal(new.support_x, old.support_x)
+    assert len({permute_classes(task(), seed=s).id for s in range(6)}) > 1
+
+
+def test_a_protonet_does_not_see_renamed_classes_and_maml_does():
+    tasks = TaskSet([task()])
+    for learner, sees in (
+        (tlx.ProtoNet(tlx.models.mlp(64, 4, 3, seed=0)), False),
+        (tlx.MAML(tlx.models.mlp(64, 4, 5, seed=0)), True),
+    ):
+        before, after = (tlx.linearize(learner, t).losses() for t in (tasks, permute_classes(tasks, 1)))
+        assert torch.allclose(before, after, rtol=1e-5) != sees
+
+
+def test_features_cannot_be_turned():
+    flat = Task(torch.rand(2, 3), torch.arange(2), torch.rand(2, 3), torch.arange(2), name="flat")
+    with pytest.raises(DataError, match="task 'flat' has no images to turn"):
+        rotate(flat, 1)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
@@ -76,3 +113,5 @@ def test_alpha_is_a_share(alpha):
 def test_a_negative_seed_is_refused():
     with pytest.raises(DataError, match="seed is -1"):
         noise(task(), seed=-1)
+    with pytest.raises(DataError, match="seed is -1"):
+        permute_classes(task(), seed=-1)

@@ -8,6 +8,19 @@ from .folder import folder
 from .glyphs import glyphs
 from .omniglot import omniglot
 from .pool import ImagePool
-from .transforms import darken, noise
+from .transforms import darken, noise, permute_classes, rotate
+from .words import FeaturePool, VisualWords
 
-__all__ = ["ImagePool", "darken", "digits", "folder", "glyphs", "noise", "omniglot"]
+__all__ = [
+    "FeaturePool",
+    "ImagePool",
+    "VisualWords",
+    "darken",
+    "digits",
+    "folder",
+    "glyphs",
+    "noise",
+    "omniglot",
+    "permute_classes",
+    "rotate",
+]

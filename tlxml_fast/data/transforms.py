@@ -62,6 +62,47 @@ def darken(tasks: Tasks, alpha: float) -> Tasks:
     return _apply(change, tasks, suffix)
 
 
+def rotate(tasks: Tasks, quarters: int) -> Tasks:
+    """Every image [C, H, W] turned by so many quarters of a circle, counter-clockwise; squares keep their shape.
+
+    Takes a Task or a TaskSet and returns the same kind, a TaskSet lazily.
+    """
+    suffix = f"rot{90 * (quarters % 4)}"
+
+    def change(task: Task) -> Task:
+        if task.support_x.ndim < 3:
+            raise DataError(f"rotate: task {task.label!r} has no images to turn")
+        return task.replace(
+            support_x=torch.rot90(task.support_x, quarters, (-2, -1)).contiguous(),
+            query_x=torch.rot90(task.query_x, quarters, (-2, -1)).contiguous(),
+            name=f"{task.label}-{suffix}",
+        )
+
+    return _apply(change, tasks, suffix)
+
+
+def permute_classes(tasks: Tasks, seed: int = 0) -> Tasks:
+    """The labels renamed by a random permutation of the ways, the same for support and query, from (seed, task.id).
+
+    A ProtoNet computes the same loss with it; MAML's classifier does not. Takes a Task or a TaskSet and returns the
+    same kind, a TaskSet lazily. Raises DataError if seed < 0, or for a regression task.
+    """
+    if seed < 0:
+        raise DataError(f"permute_classes: seed is {seed}; it must not be negative")
+
+    def change(task: Task) -> Task:
+        if task.regression:
+            raise DataError(f"permute_classes: task {task.label!r} has no classes")
+        renamed = torch.from_numpy(np.random.default_rng([seed, int(task.id, 16)]).permutation(task.ways))
+        return task.replace(
+            support_y=renamed[task.support_y],
+            query_y=None if task.query_y is None else renamed[task.query_y],
+            name=f"{task.label}-permuted",
+        )
+
+    return _apply(change, tasks, "permuted")
+
+
 def _apply(change: Callable[[Task], Task], tasks: Tasks, suffix: str) -> Tasks:
     if isinstance(tasks, TaskSet):
         return tasks.map(change, f"{tasks.name}-{suffix}" if tasks.name else suffix)
