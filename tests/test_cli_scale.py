@@ -54,10 +54,16 @@ def test_store_log_and_report(trained, tmp_path):  # noqa: F811
     assert rows[-1]["done"] == rows[-1]["total"] == 12
     assert events[-1]["event"] == "done"
     assert "Fisher rows: 12/12" in log.read_text()
+    resumed = [e for e in events if e["event"] == "resume"]
+    assert len(resumed) == 1  # the second time
+    assert f"going on from {store}, which has gradients in 1 of 1 shards" in log.read_text()
 
     done = tlxml("store", "verify", store, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "nothing is damaged" in done.stdout
+    shown = tlxml("store", "show", store).stdout
+    assert max(map(len, shown.splitlines())) < 120
+    assert "2 GiB" in shown
     assert "12 in 1 shards" in tlxml("store", "show", store).stdout
     assert tlxml("report", tmp_path).returncode == 0
     assert "Certificate of the solve" in (tmp_path / "report.html").read_text()

@@ -57,6 +57,14 @@ def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator
         yield advance
 
 
+def say(line: str, enabled: bool = True, kind: str = "note", **record: Any) -> None:
+    """One line on standard error if enabled, and in the logs that are open, where JSON has the record instead."""
+    if enabled:
+        Console(stderr=True, markup=False).print(line, highlight=False)
+    for log in _logs.get():
+        log.event(kind, line, **record)
+
+
 # ---- logs ---------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 DIR/checkpoint.safetensors   train: the learner, its δ, its history, the tasks it was trained on
 DIR/scores.safetensors       influence: the scores, their names, how they were computed
+DIR/diagnosis.json           diagnose
 DIR/report.html              report
 DIR/profile.json, trace.json profile: what each operation took, and when it ran
 """
@@ -24,6 +25,7 @@ from .checkpoint import load_checkpoint
 from .compression import Compression
 from .curvature import Curvature
 from .data.spec import TaskSpec
+from .diagnosis import diagnosis_of
 from .distributed import joined
 from .errors import BackendError, CheckpointError, InfluenceWarning, LearnerError
 from .files import write_json
@@ -31,15 +33,17 @@ from .influence import TaskInfluence
 from .learners import MAML, Learner, ProtoNet
 from .models import conv4, mlp
 from .profiling import Profile, span
-from .progress import logged
+from .progress import logged, say
 from .report import write_report
 from .scores import Scores
 from .solvers import Inverse
+from .store import in_words
 from .targets import check_target
 from .task import TaskSet
 from .training import meta_train
 
 CHECKPOINT, SCORES, REPORT = "checkpoint.safetensors", "scores.safetensors", "report.html"
+DIAGNOSIS = "diagnosis.json"
 PROFILE, TRACE = "profile.json", "trace.json"
 
 
@@ -98,12 +102,12 @@ def train_run(
     **training: Any,
 ) -> Learner:
     """Meta-train on `tasks`, judge on `held_out`, and leave DIR/checkpoint.safetensors."""
-    where = _device(device)
-    _require_writable(out)
+    where = open_device(device)
+    require_writable(out)
     train, val = tasks.tasks(), held_out.tasks()
     learner = model.build(train[0].shape.features, tasks.ways, seed)
     learner.module.to(where)
-    for stale in (SCORES, REPORT, PROFILE, TRACE):  # they are of another checkpoint
+    for stale in (SCORES, REPORT, PROFILE, TRACE, DIAGNOSIS):  # they are of another checkpoint
         (out / stale).unlink(missing_ok=True)
     meta_train(
         learner,
@@ -150,10 +154,10 @@ def influence_run(
     """
     start = time.perf_counter()
     check_target(target)
-    checkpoint = run if run.is_file() else _existing(run / CHECKPOINT, "train")
+    checkpoint = run if run.is_file() else existing(run / CHECKPOINT, "train")
     with span("read checkpoint"):
         learner = load_checkpoint(checkpoint)
-    learner.module.to(_device(device))
+    learner.module.to(open_device(device))
     train, test = task_specs(learner, checkpoint)
     if train_tasks is not None and not 1 <= train_tasks <= train.count:
         raise CheckpointError(
@@ -161,10 +165,12 @@ def influence_run(
         )
     train = replace(train, count=train.count if train_tasks is None else train_tasks)
     test = replace(test, count=test_tasks, seed=test.seed if test_seed is None else test_seed)
-    _require_writable(out)
+    require_writable(out)
     with joined(device) as world, logged(*(log, log_json) if world.leads else ()) as logs:
         with span("make tasks"):
             train_set, test_set = train.tasks(), TaskSet(test.tasks())
+        if store is not None and world.leads and (known := in_words(store, len(train_set))):
+            say(known, progress, "resume")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InfluenceWarning)
             influence = TaskInfluence(
@@ -205,7 +211,7 @@ def influence_run(
 
 def profile_run(run: Path, out: Path, *, device: str = "cpu", **options: Any) -> tuple[Scores, Profile]:
     """`influence_run` under a profiler, which leaves OUT/profile.json and OUT/trace.json."""
-    with Profile(_device(device)) as profile:
+    with Profile(open_device(device)) as profile:
         scores = influence_run(run, out, device=device, **options)
     profile.dtype = getattr(torch, scores.info["dtype"])
     write_json(out / PROFILE, profile.describe())
@@ -214,14 +220,19 @@ def profile_run(run: Path, out: Path, *, device: str = "cpu", **options: Any) ->
 
 
 def report_run(run: Path, path: Path, command: str = "") -> None:
-    """The report of OUT/scores.safetensors; its tasks are made again and checked against the scores."""
-    scores = Scores.load(_existing(run / SCORES, "influence"))
+    """The report of OUT/scores.safetensors; its tasks are made again and checked against the scores.
+
+    With OUT/diagnosis.json, where that is of these scores; one of others is left out with a warning.
+    """
+    scores = Scores.load(existing(run / SCORES, "influence"))
     if "tasks" not in scores.info:
         raise CheckpointError(
             f"{run / SCORES} does not say where its tasks come from; call write_report with them"
         )
     train, test = (TaskSpec(**scores.info["tasks"][side]) for side in ("train", "test"))
-    write_report(path, scores, train.tasks(), test.tasks(), {"command": command})
+    diagnosis = diagnosis_of(run / DIAGNOSIS, scores)
+    found = {} if diagnosis is None else {"diagnosis": diagnosis}
+    write_report(path, scores, train.tasks(), test.tasks(), {"command": command, **found})
 
 
 def task_specs(learner: Learner, path: Path) -> tuple[TaskSpec, TaskSpec]:
@@ -234,14 +245,14 @@ def task_specs(learner: Learner, path: Path) -> tuple[TaskSpec, TaskSpec]:
     return TaskSpec(**origin["tasks"]), TaskSpec(**origin["held_out"])
 
 
-def _require_writable(out: Path) -> None:
+def require_writable(out: Path) -> None:
     """Raise OSError, which names the place, before the work rather than after it."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out):
         pass
 
 
-def _device(name: str) -> torch.device:
+def open_device(name: str) -> torch.device:
     """The device, or one sentence on why there is none."""
     try:
         return torch.empty(0, device=name).device
@@ -249,7 +260,7 @@ def _device(name: str) -> torch.device:
         raise BackendError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
-def _existing(path: Path, command: str) -> Path:
+def existing(path: Path, command: str) -> Path:
     if not path.exists():
         raise CheckpointError(f"there is no {path}; `tlxml-fast {command}` makes it")
     return path

@@ -1,10 +1,11 @@
-"""The command line: demo, train, influence, plan, profile, report, store, doctor, bench; one file a command.
+"""The command line: one file a command.
 
 Exit codes: 0 done; 1 a defect of ours; 2 input that cannot be used, with the reason in one sentence; 130 stopped.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from importlib import metadata
@@ -18,7 +19,9 @@ from ..errors import TlxError
 from .bench import bench
 from .common import console
 from .demo import demo
+from .diagnose import diagnose
 from .doctor import doctor
+from .experiment import experiment
 from .influence import influence
 from .plan import plan
 from .profile import profile
@@ -50,7 +53,7 @@ def options(
     """Which training tasks made a meta-learned model adapt and predict as it does."""
 
 
-for _command in (train, influence, plan, profile, report, demo, bench, doctor):
+for _command in (train, influence, diagnose, plan, profile, report, experiment, demo, bench, doctor):
     app.command()(_command)
 app.add_typer(store, name="store")
 
@@ -58,9 +61,10 @@ app.add_typer(store, name="store")
 def main() -> None:
     """Run the command line; errors the user can mend are one sentence on standard error."""
     errors = Console(stderr=True, markup=False)
+    which = f" (process {os.environ.get('RANK', '?')})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
 
     def say(kind: str, style: str, message: object) -> None:
-        errors.print(Text(f"{kind}: ", style), Text(str(message)), sep="")
+        errors.print(Text(f"{kind}{which}: ", style), Text(str(message)), sep="")
 
     warnings.showwarning = lambda message, *_, **__: say("warning", "yellow", message)
     try:

@@ -10,8 +10,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ..planning.units import bytes_of
+from ..report.text import anything, shortened
 from ..store import describe, verify
 from .common import console
+
+LONGEST = 80
 
 store = typer.Typer(no_args_is_help=True, help="What a store holds, and whether it is whole.")
 Directory = Annotated[Path, typer.Argument(help="What --store named.")]
@@ -41,10 +45,17 @@ def show_store(directory: Directory) -> None:
     found = describe(directory)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for what, value in {**found["context"], **found["choices"]}.items():
-        table.add_row(what, Text(str(value)))
+        table.add_row(what, Text(_in_words(what, value)))
     table.add_row("tasks", f"{found['tasks']:,} in {found['shards']:,} shards of {found['shard_size']}")
     for kind, held in found["kinds"].items():
-        table.add_row(kind, f"{held['shards']:,} shards, {held['bytes'] / 2**20:,.1f} MiB")
+        table.add_row(kind, f"{held['shards']:,} shards, {bytes_of(held['bytes'])}")
     for name, size in found["whole"].items():
-        table.add_row(name, f"{size / 2**20:,.1f} MiB")
+        table.add_row(name, bytes_of(size))
     console.print(table)
+
+
+def _in_words(what: str, value: object) -> str:
+    """A value in a line: sizes in units, hashes and descriptions of modules by their beginnings."""
+    if what == "memory":
+        return "no limit" if value is None else bytes_of(value)
+    return shortened(" ".join(anything(value).split()), LONGEST)

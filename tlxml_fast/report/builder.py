@@ -45,7 +45,8 @@ def write_report(
     train_tasks, test_tasks   those of the scores, in order; CheckpointError names the first that is not
     run      sections beside, or instead of, those of `scores.info`; JSON throughout. Shown in this order where
              present: "data", "learner", "training", "influence", "spectrum", "seconds"; then any other. "warnings",
-             a list of sentences, stands at the top; "created" and "command" in the footer. Tiles are made of
+             a list of sentences, stands at the top; "diagnosis", what `Diagnosis.describe` gives, in a section of its
+             own; "created" and "command" in the footer. Tiles are made of
              learner.name, training.accuracy (a share) and training.accuracy_interval (half its 95%
              interval, or both ends), influence.curvature, .inverse and .median_confidence, and
              seconds.total (else the sum).
@@ -79,6 +80,7 @@ def write_report(
             margin=scores.target == "margin",
             outside_fit=int((~scores.in_fit).sum()),
             run=run,
+            diagnosis=run.get("diagnosis"),
             warnings=summary.warnings(run),
             tiles=summary.tiles(run, scores),
             sections=summary.sections(run),

@@ -114,7 +114,7 @@ def heat_map(scores: Scores, rows: Sequence[int], columns: Sequence[int]) -> Plo
         f"Heat map of the scores of {len(columns)} training tasks (columns) on {len(rows)} test tasks "
         f"(rows), sorted by group; colours saturate at plus and minus {number(limit)}."
     )
-    return _render(draw, 8.4, height, alt)
+    return render(draw, 8.4, height, alt)
 
 
 def rank_curves(scores: Scores) -> Plot:
@@ -145,7 +145,7 @@ def rank_curves(scores: Scores) -> Plot:
         f"Scores of {ranked.shape[1]} training tasks in order of rank, a thin line for each of "
         f"{ranked.shape[0]} test tasks and a thick line for their median."
     )
-    return _render(draw, 6.2, 2.9, alt)
+    return render(draw, 6.2, 2.9, alt)
 
 
 def spectrum(eigenvalues: Sequence[float], damping: float | None) -> Plot:
@@ -179,7 +179,7 @@ def spectrum(eigenvalues: Sequence[float], damping: float | None) -> Plot:
     zero = int((values == 0).sum())
     alt = f"{len(values)} eigenvalues by magnitude, logarithmic scale, {int(negative.sum())} of them negative"
     alt += f", {zero} zero and not drawn." if zero else "."
-    return _render(draw, 6.2, 2.9, alt)
+    return render(draw, 6.2, 2.9, alt)
 
 
 def _mark_groups(axes: Axes, which: str, groups: list[str], theme: Theme, room: int) -> None:
@@ -209,7 +209,7 @@ def _mark_groups(axes: Axes, which: str, groups: list[str], theme: Theme, room: 
         label.set_rotation(90 if upright else 0)
 
 
-def _render(draw: Callable[[Figure, Theme, bool], None], width: float, height: float, alt: str) -> Plot:
+def render(draw: Callable[[Figure, Theme, bool], None], width: float, height: float, alt: str) -> Plot:
     """All four forms of a plot; the narrow one has about the height of the wide one, for a small screen."""
     uris = []
     for narrow in (False, True):

@@ -19,7 +19,7 @@ TITLES = {
     "certificate": "Certificate of the solve",
     "seconds": "Time, in seconds",
 }
-ELSEWHERE = {"warnings", "created", "command"}  # shown at the top and in the footer
+ELSEWHERE = {"warnings", "diagnosis", "created", "command"}  # shown at the top and in the footer
 INTERVALS = ("accuracy_interval", "interval")
 
 

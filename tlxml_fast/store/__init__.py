@@ -12,6 +12,6 @@ Every file is whole or not there (`tlxml_fast.files`), tells what it is, and is 
 from .kept import InStore
 from .manifest import digest
 from .store import Shard, Store
-from .verify import Finding, Verification, describe, verify
+from .verify import Finding, Verification, describe, in_words, verify
 
-__all__ = ["Finding", "InStore", "Shard", "Store", "Verification", "describe", "digest", "verify"]
+__all__ = ["Finding", "InStore", "Shard", "Store", "Verification", "describe", "digest", "in_words", "verify"]

@@ -116,6 +116,23 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
+def in_words(directory: str | os.PathLike[str], tasks: int) -> str:
+    """What of a run over `tasks` tasks is there already, in a sentence; "" where there is no store yet.
+
+    Raises StoreError as `describe` does.
+    """
+    if not (Path(directory) / layout.MANIFEST).exists():
+        return ""
+    found = describe(directory)
+    shards = -(-tasks // found["shard_size"])
+    kinds = [
+        f"{kind} in {held['shards']} of {shards} shards" for kind, held in sorted(found["kinds"].items())
+    ]
+    wholes = len(found["whole"])
+    parts = [*kinds, f"{wholes} results of all tasks"] if wholes else kinds
+    return f"going on from {directory}, which has {', '.join(parts) or 'nothing yet'}"
+
+
 def _opened(directory: str | os.PathLike[str]) -> tuple[Path, Manifest]:
     root = Path(directory)
     manifest = Manifest.read(root)
