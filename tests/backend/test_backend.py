@@ -1,0 +1,95 @@
+"""The backends pass the conformance suite, and broken ones do not."""
+
+from __future__ import annotations
+
+import pytest
+from broken import BROKEN, broken, meddler
+
+import tlxml_fast as tlx
+from tlxml_fast import backend as protocol
+from tlxml_fast.backend.conformance import CASES, CHECKS, conform
+from tlxml_fast.backend.conformance.__main__ import main
+from tlxml_fast.backend.ours import compiled, reference
+from tlxml_fast.errors import BackendError, CurvatureError
+
+
+def failures(backend, cases=CASES, checks=CHECKS):
+    return {result.check: result.failure for result in conform(backend, cases, checks) if result.failure}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_compiled_backend_conforms(case, one_thread):
+    assert failures(compiled, [case]) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_reference_conforms(case, one_thread):
+    assert failures(reference, [case]) == {}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_backend_is_caught(name, one_thread):
+    check, backend = broken(name)
+    assert check in failures(backend, CASES[:1])
+
+
+def test_a_backend_that_changes_the_module_is_caught(one_thread):
+    checks = [check for check in CHECKS if check.__name__ == "leaves_the_module_alone"]
+    assert "the module's linear1.weight has changed" in failures(meddler, CASES[:1], checks).values()
+
+
+def test_backends_are_found_by_their_entry_points():
+    assert {"compiled", "reference"} <= set(protocol.names())
+    assert protocol.get("compiled") is compiled
+    assert protocol.get("tlxml_fast.backend.ours:reference") is reference
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "no installed package brings a backend called 'none'; there are"),
+        ("nowhere.at.all:x", "cannot be loaded: No module named 'nowhere'"),
+        ("tlxml_fast.backend:nothing", "cannot be loaded"),
+        ("tlxml_fast:Dense.fit", "is no backend: it has no name, capabilities"),
+        ("broken:old", "speaks version 0 of the protocol, and this is version 1"),
+    ],
+)
+def test_what_is_no_backend_is_refused(name, message):
+    with pytest.raises(BackendError, match=message):
+        protocol.get(name)
+
+
+def test_the_compiled_backend_does_not_fall_back():
+    class Odd(tlx.models.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = tlx.models.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.layer(x.sin()).cumsum(1)
+
+    learner, tasks = tlx.MAML(Odd().double(), 0.1), CASES[0].tasks
+    for call in (compiled.linearize, compiled.influence):
+        with pytest.raises(BackendError, match="no plan"):
+            call(learner, tasks)
+    assert reference.linearize(learner, tasks).gradients().shape == (3, 15)
+
+
+def test_an_unknown_curvature_is_named():
+    with pytest.raises(
+        CurvatureError, match="curvature is one of gauss_newton, hessian, identity, not 'k-fac'"
+    ):
+        compiled.influence(CASES[0].learner(), CASES[0].tasks, curvature="k-fac")
+
+
+def test_the_command(capsys, monkeypatch):
+    run = "tlxml_fast.backend.conformance.__main__.conform"
+    monkeypatch.setattr(run, lambda backend: conform(backend, CASES[:1], CHECKS[:2]))
+    assert main(["compiled"]) == 0
+    assert "compiled: 2 of 2 checks passed" in capsys.readouterr().out
+    monkeypatch.setattr(run, lambda backend: conform(broken("losses are sums")[1], CASES[:1], CHECKS[:1]))
+    assert main(["compiled"]) == 1
+    assert "MAML, ReLU, values: losses: relative error 1.0e+00" in capsys.readouterr().out
+    assert main(["none"]) == 2
+    assert main([]) == 2

@@ -1,0 +1,42 @@
+"""python -m tlxml_fast.backend.conformance NAME"""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from ...errors import TlxError
+from .. import registry
+from .run import conform, table
+
+
+def main(arguments: list[str]) -> int:
+    """0 if the backend is right, 1 if it is not, 2 if there is none of that name."""
+    console, errors = Console(markup=False), Console(stderr=True, markup=False)
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        errors.print(
+            f"usage: python -m tlxml_fast.backend.conformance NAME; there are {', '.join(registry.names())}"
+        )
+        return 2
+    try:
+        backend = registry.get(arguments[0])
+    except TlxError as error:
+        errors.print(f"error: {error}")
+        return 2
+    results = []
+    with console.status(f"checking {backend.name}"):
+        for result in conform(backend):
+            results.append(result)
+    console.print(table(results))
+    wrong = [result for result in results if result.failure]
+    for result in wrong:
+        console.print(f"{result.case}, {result.check}: {result.failure}", highlight=False)
+    console.print(
+        f"{backend.name}: {len(results) - len(wrong)} of {len(results)} checks passed", highlight=False
+    )
+    return 1 if wrong or not results else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
