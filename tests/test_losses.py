@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from oracle import near
 from torch import Tensor
 
-from tlxml_fast.errors import LearnerError
+import tlxml_fast as tlx
+from tlxml_fast.errors import LearnerError, TaskError
 from tlxml_fast.losses import LOSSES, get_loss
 
 SHAPES = [(1, 1), (1, 2), (4, 5), (3, 33)]  # n queries, C outputs
@@ -18,6 +21,8 @@ def draw(name: str, n: int, C: int, scale: float = 2.0) -> tuple[Tensor, Tensor]
     f = scale * torch.randn(n, C, generator=g, dtype=torch.float64)
     if name == "mse":
         return f, torch.randn(n, C, generator=g, dtype=torch.float64)
+    if name == "binary_cross_entropy":
+        return f, torch.rand(n, C, generator=g, dtype=torch.float64)
     return f, torch.randint(C, (n,), generator=g)
 
 
@@ -30,9 +35,11 @@ def hessian(name: str, f: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", LOSSES)
 def test_values(name, shape):
     f, y = draw(name, *shape)
-    want = (
-        ((f - y) ** 2).mean(1) if name == "mse" else -(f.exp() / f.exp().sum(1, True))[range(len(y)), y].log()
-    )
+    want = {
+        "mse": lambda: ((f - y) ** 2).mean(1),
+        "binary_cross_entropy": lambda: -(y * f.sigmoid().log() + (1 - y) * (1 - f.sigmoid()).log()).mean(1),
+        "cross_entropy": lambda: -(f.exp() / f.exp().sum(1, True))[range(len(y)), y].log(),
+    }[name]()
     loss = get_loss(name)
     torch.testing.assert_close(loss.per_query(f, y), want, rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(loss(f, y), want.mean(), rtol=1e-12, atol=1e-15)
@@ -57,6 +64,23 @@ def test_output_hessian_and_its_factor(name, shape):
     torch.testing.assert_close(blocks, want[range(n), :, range(n)], rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_derivatives_are_autograds(name, shape):
+    n, C = shape
+    f, y = draw(name, n, C)
+    loss, g = get_loss(name), torch.Generator().manual_seed(1)
+    u, v = torch.randn(2, 1, n, 1, C, generator=g, dtype=torch.float64)
+    close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-14)
+    want = torch.autograd.functional.jacobian(lambda f: loss(f, y), f)
+    close(loss.gradient(f[None], y[None])[0], want)
+    close(loss.curve(f[None], u), loss.output_hessian(f[None], u.movedim(1, 2)).movedim(2, 1))
+    moved = torch.func.jvp(lambda f: loss.curve(f[None], u), (f,), (v[0, :, 0],))[1]
+    close(loss.third(f[None], u, v), moved)
+    coordinates = loss.coordinates(f, y)[..., None]
+    close((loss.factor(f) @ coordinates)[..., 0] / n, want)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_factor_of_a_confident_prediction(dtype):
     """p of 0 and 1 to rounding: finite, and still a factor."""
@@ -73,5 +97,19 @@ def test_targets_of_one_output_may_lack_the_column():
 
 
 def test_unknown_loss():
-    with pytest.raises(LearnerError, match="loss is one of cross_entropy, mse, not 'hinge'"):
+    with pytest.raises(
+        LearnerError, match="loss is one of cross_entropy, mse, binary_cross_entropy, not 'hinge'"
+    ):
         get_loss("hinge")
+
+
+def test_probabilities_are_between_0_and_1():
+    y = torch.tensor([0.0, 1.0, 1.5])
+    x = torch.randn(3, 2)
+    task = tlx.Task(x, y, x, y, name="odd")
+    learner = tlx.MAML(tlx.models.mlp(2, 3, 1, seed=0), loss="binary_cross_entropy")
+    with pytest.raises(TaskError, match="task 'odd' has targets outside 0 … 1"):
+        learner.check(task)
+    good = task.replace(support_y=y.clamp(max=1), query_y=y.clamp(max=1))
+    with pytest.raises(TaskError, match="task 'odd' has targets outside 0 … 1"):
+        tlx.linearize(learner, [good, task]).losses()

@@ -55,6 +55,10 @@ class OuterLoss(ABC):
     def factor(self, logits: Tensor) -> Tensor:
         """B: logits [..., n, C] → [..., n, C, r], with Λ = (1/n) blockdiag(B_m B_mᵀ)."""
 
+    def refuses(self, targets: Tensor) -> str | None:
+        """What is wrong with targets that are of the right kind, if anything is."""
+        return None
+
     @abstractmethod
     def coordinates(self, logits: Tensor, targets: Tensor) -> Tensor:
         """a with B_m a_m = ∂ℓ_m/∂f_m: logits [..., n, C], targets [..., n] (or [..., n, C]) → [..., n, r]."""
@@ -155,6 +159,59 @@ class MeanSquaredError(OuterLoss):
         return (logits - targets.reshape(logits.shape)) * (2 / logits.shape[-1]) ** 0.5
 
 
+class BinaryCrossEntropy(OuterLoss):
+    """ℓ = −(1/C) Σ_c y_c log σ(f_c) + (1 − y_c) log(1 − σ(f_c)), for C yes-or-no outputs;  Λ = diag σ(1 − σ)/(nC).
+
+    Targets are real numbers in [0, 1], as those of a regression task.
+    """
+
+    name, regression = "binary_cross_entropy", True
+
+    def per_query(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean over outputs of log(1 + eᶠ) − y f for every query; targets are [n] or [n, C]."""
+        each = F.binary_cross_entropy_with_logits(logits, targets.reshape(logits.shape), reduction="none")
+        return each.mean(dim=-1)
+
+    def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
+        """σ(1 − σ)∘u/(nC)."""
+        return self._spread(logits)[:, None] * u / (logits.shape[-2] * logits.shape[-1])
+
+    def gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(σ − y)/(nC)."""
+        return (logits.sigmoid() - targets.reshape(logits.shape)) / (logits.shape[-2] * logits.shape[-1])
+
+    def curve(self, logits: Tensor, u: Tensor) -> Tensor:
+        """σ(1 − σ)∘u/(nC)."""
+        return self._spread(logits)[..., None, :] * u / (logits.shape[-2] * logits.shape[-1])
+
+    def third(self, logits: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """σ(1 − σ)(1 − 2σ)∘u∘v/(nC)."""
+        slope = self._spread(logits) * (1 - 2 * logits.sigmoid())
+        return slope[..., None, :] * u * v / (logits.shape[-2] * logits.shape[-1])
+
+    def rank(self, outputs: int) -> int:
+        """C."""
+        return outputs
+
+    def factor(self, logits: Tensor) -> Tensor:
+        """diag √(σ(1 − σ)/C) of every query."""
+        return (self._spread(logits) / logits.shape[-1]).sqrt().diag_embed()
+
+    def coordinates(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(σ − y)/√(C σ(1 − σ)); a σ(1 − σ) below 10⁻²⁰⁰, or the dtype's least, is taken for that."""
+        root = self._spread(logits).sqrt().clamp_min(max(1e-100, torch.finfo(logits.dtype).tiny ** 0.5))
+        return (logits.sigmoid() - targets.reshape(logits.shape)) / (root * logits.shape[-1] ** 0.5)
+
+    def refuses(self, targets: Tensor) -> str | None:
+        """Targets are probabilities."""
+        return None if ((targets >= 0) & (targets <= 1)).all() else "targets outside 0 … 1"
+
+    @staticmethod
+    def _spread(logits: Tensor) -> Tensor:
+        """σ(1 − σ), without cancellation."""
+        return logits.sigmoid() * (-logits).sigmoid()
+
+
 def _complement(s: Tensor) -> Tensor:
     """Q [..., C, C−1], an orthonormal basis of the complement of unit vectors s [..., C] ≥ 0."""
     v = s.clone()
@@ -164,7 +221,9 @@ def _complement(s: Tensor) -> Tensor:
     return reflection[..., 1:]
 
 
-LOSSES: dict[str, OuterLoss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}
+LOSSES: dict[str, OuterLoss] = {
+    loss.name: loss for loss in (CrossEntropy(), MeanSquaredError(), BinaryCrossEntropy())
+}
 
 
 def get_loss(name: str) -> OuterLoss:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import TaskError
-from .task import Task, TaskSet
+from .task import Task, TaskSet, as_tensor
 
 LAYOUTS = {
     "support-query": "(xs, ys, xq, yq)",
@@ -235,13 +235,13 @@ def _is_pair_of_pairs(obj: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray))
+    return isinstance(value, (Tensor, np.ndarray)) or hasattr(value, "__dlpack__")
 
 
-def _tensor(value: Tensor | np.ndarray, title: str) -> Tensor:
+def _tensor(value: Any, title: str) -> Tensor:
     try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        return as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TaskError(f"{title}: an item is not an array of numbers ({error})") from None
 
 

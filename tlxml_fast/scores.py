@@ -16,6 +16,8 @@ from .task import TaskSet
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
+    import xarray
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,54 @@ class Scores:
             [self.test.names, range(self.values.shape[1])], names=["test", "query"]
         )
         return pandas.DataFrame(self.values.flatten(0, 1).numpy(), rows, columns).dropna(how="all")
+
+    def to_xarray(self) -> xarray.DataArray:
+        """A DataArray with named dimensions and, along them, names, groups and `in_fit` as coordinates."""
+        try:
+            import xarray
+        except ImportError:
+            raise TlxError("to_xarray needs xarray: pip install 'tlxml_fast[xarray]'") from None
+        coordinates = {
+            "test": list(self.test.names),
+            "train": list(self.train.names),
+            "test_group": ("test", list(self.test.groups)),
+            "train_group": ("train", list(self.train.groups)),
+            "in_fit": ("train", self.in_fit.numpy()),
+        }
+        return xarray.DataArray(
+            self.values.numpy(), coordinates, self.dims, name="I_perf", attrs={"target": self.target}
+        )
+
+    def to_arrow(self) -> pyarrow.Table:
+        """A Table of one row a pair: test, (query,) train, their groups, score; pairs without a score are left out."""
+        try:
+            import pyarrow
+        except ImportError:
+            raise TlxError("to_arrow needs pyarrow: pip install 'tlxml_fast[arrow]'") from None
+        where = (~self.values.isnan()).nonzero().T
+        places = dict(zip(self.dims, where.numpy(), strict=True))
+        columns = {
+            name: pyarrow.DictionaryArray.from_arrays(
+                places[axis].astype("int32"), pyarrow.array(list(getattr(getattr(self, axis), field)))
+            )
+            for name, axis, field in (
+                ("test", "test", "names"),
+                ("train", "train", "names"),
+                ("test_group", "test", "groups"),
+                ("train_group", "train", "groups"),
+            )
+        }
+        if "query" in places:
+            columns["query"] = pyarrow.array(places["query"])
+        return pyarrow.table({**columns, "score": self.values[tuple(where)].numpy()})
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The scores themselves, for numpy, JAX, CuPy and others: `jax.numpy.from_dlpack(scores)`."""
+        return self.values.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Where they are."""
+        return self.values.__dlpack_device__()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with a JSON header; whole or not at all."""

@@ -46,7 +46,8 @@ class Task:
     name       shown in reports and errors
     group      what the task belongs to (a script, an alphabet, …), for group influence
 
-    numpy arrays are taken as they are given, without a copy. A task is never changed after it is made.
+    numpy arrays are taken as they are given, without a copy, and so is whatever else speaks DLPack (JAX, CuPy, …), on
+    the device that it is on. A task is never changed after it is made.
     Raises TaskError, in one sentence that names the task and the field, if anything does not fit.
     """
 
@@ -133,8 +134,8 @@ class Task:
                 return None
             raise self._fail(f"{field} is missing")
         try:
-            tensor = torch.as_tensor(value).detach()
-        except (TypeError, ValueError, RuntimeError) as error:
+            tensor = as_tensor(value).detach()
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
             raise self._fail(f"{field} is not an array of numbers ({error})") from None
         if field.endswith("_y") and tensor.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
             tensor = tensor.long()
@@ -208,6 +209,13 @@ class Task:
                 f"query_y has label {int(self.query_y.max())} out of range: "
                 f"the support set has classes 0 to {len(present) - 1}"
             )
+
+
+def as_tensor(value: object) -> Tensor:
+    """A tensor over the same memory, by DLPack where it is neither a tensor nor a numpy array; else a copy."""
+    if isinstance(value, (Tensor, np.ndarray)) or not hasattr(value, "__dlpack__"):
+        return torch.as_tensor(value)
+    return torch.from_dlpack(value)
 
 
 class TaskSet(Sequence[Task]):

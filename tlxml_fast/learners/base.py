@@ -125,6 +125,11 @@ class Learner(ABC):
         if task.regression != self.loss.regression:
             kind = "real-valued targets" if task.regression else "class labels"
             raise TaskError(f"task {task.label!r} has {kind}, and the learner's loss is {self.loss.name}")
+        for y in (task.support_y, task.query_y):
+            if y is not None and (problem := self.loss.refuses(y)):
+                raise TaskError(
+                    f"task {task.label!r} has {problem}, and the learner's loss is {self.loss.name}"
+                )
         reference = next(iter(self.parameters().values()))
         episode = Episode.of(task, reference.dtype, reference.device)
         omega = {name: p.detach() for name, p in self.parameters().items()}

@@ -30,7 +30,7 @@ class MAML(Learner):
     norm              "batch" or "running" statistics in BatchNorm
     learn_inner_lr    makes the rates meta-parameters too, named "inner_lr.*" (Meta-SGD, Li et al. 2017)
     first_order       FOMAML: training only; influence refuses it, since ω is no stationary point of the loss
-    loss              "cross_entropy", or "mse" for regression tasks; inner and outer
+    loss              "cross_entropy"; or, for tasks with real targets, "mse" or "binary_cross_entropy"; inner and outer
 
     Raises LearnerError for settings that do not fit the module.
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 
 from ..errors import BackendError, FallbackWarning
-from ..learners import Learner
+from ..learners import FunctionLearner, Learner
+from ..learners.function import QueryLogits
 from ..ops._dispatch import backend_of, why_not
 from ..task import Task, TaskSet
 from .base import BackendReport, FlatParameters, Linearization
@@ -30,6 +32,7 @@ __all__ = [
     "Unsupported",
     "choose_backend",
     "linearize",
+    "linearize_fn",
 ]
 
 
@@ -95,3 +98,21 @@ def linearize(
     if backend != "auto":
         warnings.warn(f"backend={backend!r} runs on the reference: {reason}", FallbackWarning, stacklevel=2)
     return ReferenceLinearization(learner, TaskSet(tasks), dtype, BackendReport("reference", reason))
+
+
+def linearize_fn(
+    query_logits: QueryLogits,
+    params: Any,
+    tasks: TaskSet | list[Task],
+    loss: str = "cross_entropy",
+    dtype: torch.dtype | None = None,
+) -> Linearization:
+    """`linearize` of a plain function logits(params, support_x, support_y, query_x), any adaptation inside.
+
+    params   a tensor, or dicts, lists and tuples of them: flat vectors of q concatenate its leaves in order
+    loss     as of `MAML`
+
+    It runs on the reference (torch.func), and `.report` says so. For influence give `FunctionLearner(query_logits,
+    params)` to `TaskInfluence`. Raises what `linearize` and `FunctionLearner` raise.
+    """
+    return linearize(FunctionLearner(query_logits, params, loss), tasks, dtype=dtype)

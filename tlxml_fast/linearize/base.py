@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -84,6 +85,20 @@ class Linearization(ABC):
     def __repr__(self) -> str:
         sizes = f"T={self.T}, n={self.n}, C={self.C}, q={self.q}"
         return f"{type(self).__name__}({self.learner.kind}, {sizes}, {self.dtype})"
+
+    of_omega: tuple[str, ...] = ("logits",)
+    """What is cached and depends on ω."""
+
+    def at(self, omega: Tensor) -> Linearization:
+        """The same linearization at other meta-parameters [q]: tasks and their batches are shared.
+
+        The learner's own parameters stay as they are.
+        """
+        moved = copy.copy(self)
+        moved.omega = self.vectors(omega.detach()[None], self.q)[0]
+        for name in self.of_omega:
+            moved.__dict__.pop(name, None)
+        return moved
 
     # ---- a block of tasks: what a backend provides ----------------------------------------------------
 
@@ -173,6 +188,9 @@ class Linearization(ABC):
         """The query labels [T, n], or regression targets."""
         self.need_targets()
         if self.learner.loss.regression:  # targets may be [n] in one task and [n, 1] in another
+            for task in self.tasks:
+                if problem := self.learner.loss.refuses(task.query_y):
+                    raise TaskError(f"task {task.label!r} has {problem}")
             y = torch.stack([task.query_y.reshape(self.n, -1) for task in self.tasks])
             return y.to(self.device, self.dtype)
         return torch.stack([task.query_y for task in self.tasks]).to(self.device)
@@ -189,6 +207,10 @@ class Linearization(ABC):
         """∇_ω L_t of every task, [T, q]."""
         with self.task_threads() as each:
             return torch.cat(list(each(self.gradients_block, self.gradient_blocks)))
+
+    def losses_and_gradients(self) -> tuple[Tensor, Tensor]:
+        """L_t [T] and ∇_ω L_t [T, q], in one pass where there is one for both."""
+        return self.losses(), self.gradients()
 
     def gradients_block(self, block: slice) -> Tensor:
         """∇_ω L_t of the tasks of a block, [B, q]."""

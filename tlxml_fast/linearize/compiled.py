@@ -12,6 +12,7 @@ from ..learners import MAML, Episode, Learner, ProtoNet
 from ..memory import keep_freed_memory, share
 from ..ops._dispatch import backend_of, why_not
 from ..ops.convolution import PRECISIONS
+from ..parallel import task_threads
 from ..task import Task, TaskSet
 from .adaptation import Adaptation
 from .base import BackendReport, FlatParameters, Linearization
@@ -60,6 +61,8 @@ class CompiledLinearization(Linearization):
     Blocks of tasks have a size that the tasks' shape alone decides, and sums over tasks run over blocks in order:
     how the work is scheduled does not change a result.
     """
+
+    of_omega = ("logits", "_reference")
 
     def __init__(
         self,
@@ -153,6 +156,18 @@ class CompiledLinearization(Linearization):
         """∇_ω L_t, [B, q]."""
         return self.passes.gradients(self.omega, self._batch(block), self.targets[block])[1]
 
+    def losses_and_gradients(self) -> tuple[Tensor, Tensor]:
+        """L_t [T] and ∇_ω L_t [T, q]: the pass of the gradients has the logits too."""
+        _ = self.prepare(), self.targets
+
+        def both(block: slice) -> tuple[Tensor, Tensor]:
+            return self.passes.gradients(self.omega, self._batch(block), self.targets[block])
+
+        with task_threads(self._side_by_side) as each:
+            logits, gradients = zip(*each(both, self.gradient_blocks), strict=True)
+        self.logits = torch.cat(logits)
+        return self.losses(), torch.cat(gradients)
+
     def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t ∇²L_t v_k over the block, [K, q]."""
         obstacle = self.passes.no_third_derivative()
@@ -163,7 +178,7 @@ class CompiledLinearization(Linearization):
 
     @cached_property
     def _reference(self) -> ReferenceLinearization:
-        return ReferenceLinearization(self.learner, self.tasks, self.dtype, self.report)
+        return ReferenceLinearization(self.learner, self.tasks, self.dtype, self.report).at(self.omega)
 
 
 class MetaGradient:

@@ -74,6 +74,10 @@ class DeviceLinearization(CompiledLinearization):
         """f, [T, n, C]."""
         return torch.cat([self._within_memory(self.logits_block, block, torch.cat) for block in self.blocks])
 
+    def losses_and_gradients(self) -> tuple[Tensor, Tensor]:
+        """One after the other, each within memory."""
+        return self.losses(), self.gradients()
+
     def task_threads(self, side_by_side: bool = True, join: Join = torch.cat) -> AbstractContextManager[Map]:
         """One block after another, in parts where memory runs out."""
         self.prepare()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..learners import MAML
 from ..ops.maml_mlp import (
+    LOSSES,
     MAX_LAYERS,
     Adapting,
     Mlp,
@@ -39,6 +40,8 @@ def mlp_of(learner: MAML, plan: Plan, layout: Layout) -> Mlp | str:
         return f"{layout.size:,} parameters are more than {MAX_PARAMETERS:,}"
     if learner.learn_inner_lr:
         return "the rates are learned"
+    if learner.loss.name not in LOSSES:
+        return f"the loss is {learner.loss.name}"
     starts, at = {}, 0
     for name, size in zip(layout.shapes, layout.sizes, strict=True):
         starts[name], at = at, at + size
