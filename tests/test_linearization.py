@@ -49,6 +49,47 @@ def test_the_oracle_itself_one_row_at_a_time(name):
     near(rows(slope, truth.omega), rows(slope, truth.omega, together=False), 1e-12)
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize(
+    "name", ["maml, 3 steps", "maml, learned rates", "maml conv4, 1 step", "proto conv4"]
+)
+def test_at_other_meta_parameters(name, backend):
+    """At ω it is what a learner with those parameters gives; at the old ω nothing has changed."""
+    p = problem(name)
+    learner, moved = p.learner(), p.learner()
+    lin = tlx.linearize(learner, p.train[::3], backend, torch.float64)
+    before = every_product(lin)
+    with torch.no_grad():
+        for i, parameter in enumerate(moved.parameters().values()):
+            parameter += 0.1 * normal(*parameter.shape, seed=i)
+    fresh = tlx.linearize(moved, p.train[::3], backend, torch.float64)
+    for got, want in zip(every_product(lin.at(fresh.omega)), every_product(fresh), strict=True):
+        near(got, want, 1e-13)
+    for got, want in zip(every_product(lin), before, strict=True):
+        near(got, want, 1e-13)
+    with pytest.raises(tlx.TlxError, match="vectors have shape"):
+        lin.at(fresh.omega[1:])
+
+
+def test_at_where_the_exact_hessian_is_the_references():
+    """The engine has no third derivative of layer normalisation: its reference moves with ω."""
+    net = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 3)).double()
+    lin = tlx.linearize(tlx.MAML(net, 0.5), problem("maml, 1 step").train[::3], dtype=torch.float64)
+    omega, v = lin.omega + 0.1 * normal(lin.q), normal(1, lin.q)
+    _ = lin.hvp(v)
+    moved = lin.at(omega).hvp(v)
+    nn.utils.vector_to_parameters(omega, net.parameters())
+    near(moved, tlx.linearize(tlx.MAML(net, 0.5), lin.tasks, dtype=torch.float64).hvp(v), 1e-12)
+
+
+def every_product(lin: tlx.Linearization) -> list[Tensor]:
+    V, U = normal(2, lin.q), normal(lin.T, 2, lin.n, lin.C)
+    losses, gradients = lin.losses_and_gradients()
+    near(losses, lin.losses(), 1e-13)
+    near(gradients, lin.gradients(), 1e-13)
+    return [lin.logits, losses, gradients, lin.jvp(V), lin.vjp(U), lin.gnvp(V), lin.hvp(V)]
+
+
 SIZES = st.integers(1, 3)
 
 

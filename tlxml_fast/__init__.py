@@ -3,10 +3,11 @@
 Data flows one way: tasks → learner → linearization → curvature → inverse → scores → report.
 """
 
-from . import data, models
+from . import baselines, data, models
 from .checkpoint import load_checkpoint, save_checkpoint
 from .compression import SJLT, SRHT, Compression, Rademacher
 from .curvature import Fisher, GaussNewton, Hessian, Identity
+from .diagnosis import Check, Diagnosis, diagnose
 from .errors import (
     BackendError,
     CheckpointError,
@@ -21,9 +22,10 @@ from .errors import (
 )
 from .groups import group_matrix, group_table
 from .influence import TaskInfluence
-from .learners import MAML, Learner, ProtoNet
-from .linearize import Linearization, linearize
+from .learners import MAML, FunctionLearner, Learner, ProtoNet
+from .linearize import Linearization, linearize, linearize_fn
 from .parse import parse_task, parse_tasks
+from .parse_learner import parse_learner
 from .report import write_report
 from .scores import Scores
 from .solvers import CG, Certificate, Dense, Lanczos, Nystrom, Relative, Sketch, Woodbury
@@ -41,14 +43,17 @@ __all__ = [
     "SRHT",
     "BackendError",
     "Certificate",
+    "Check",
     "CheckpointError",
     "Compression",
     "CurvatureError",
     "DampingSweep",
     "DataError",
     "Dense",
+    "Diagnosis",
     "FallbackWarning",
     "Fisher",
+    "FunctionLearner",
     "GaussNewton",
     "Hessian",
     "Identity",
@@ -59,8 +64,8 @@ __all__ = [
     "Linearization",
     "Nystrom",
     "ProtoNet",
-    "RankSweep",
     "Rademacher",
+    "RankSweep",
     "Relative",
     "Scores",
     "Sketch",
@@ -72,14 +77,18 @@ __all__ = [
     "TaskSet",
     "TlxError",
     "Woodbury",
+    "baselines",
     "data",
+    "diagnose",
     "evaluate",
     "group_matrix",
     "group_table",
     "linearize",
+    "linearize_fn",
     "load_checkpoint",
     "meta_train",
     "models",
+    "parse_learner",
     "parse_task",
     "parse_tasks",
     "save_checkpoint",

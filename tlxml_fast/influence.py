@@ -194,6 +194,15 @@ class TaskInfluence:
         with self._session.active():
             return -self._solve(self._gradient(train_task)[None], self._inverse).X[0]
 
+    def solve(self, B: Tensor) -> Solution:
+        """H⁺ b_k for the rows of B, [K, q] → [K, q], float64, with their certificate (None with Identity()).
+
+        Raises CurvatureError for rows of another length, or a solve that did not converge.
+        """
+        self._require_fit()
+        with self._session.active():
+            return self._solve(B, self._inverse)
+
     def adaptation(self, test_task: Task, train_task: Task | int) -> Tensor:
         """I_adpt(i, j) = (∂θ_i/∂ω) I_meta(j), [p], in the order of `learner.adapt`'s result."""
         lin = self._linearize(self.learner.at_evaluation(), TaskSet([test_task]))
