@@ -162,9 +162,9 @@ def device_of(x: Tensor) -> AbstractContextManager:
 # ---- ops that only the engine calls: it gives them plain, contiguous tensors of one dtype --------------
 
 
-def has_kernel(op: str, x: Tensor) -> bool:
-    """Whether `op` has a compiled kernel for this tensor; the engine has checked the rest."""
-    return _kernel(op, x) is not None and not traced(x)
+def has_kernel(op: str, x: Tensor, *others: Tensor | None) -> bool:
+    """Whether `op` has a compiled kernel for these tensors, all that it reads; the engine has checked the rest."""
+    return _kernel(op, x) is not None and not traced(x, *(other for other in others if other is not None))
 
 
 def launch(

@@ -55,7 +55,7 @@ def conv_push(
     """y [T, N, Ho, Wo, K, O]."""
     given = (dx, w, x, dw)
     first = dx if dx is not None else x
-    if not has_kernel("conv_push", first):
+    if not has_kernel("conv_push", first, *given):
         y = conv_push_ref(size, window, *given)
         return y if out is None else out.copy_(y)
     if out is None:
@@ -71,7 +71,7 @@ def conv_pull(
     """x̄ [T, N, H, W, K, C] of ȳ [T, N, Ho, Wo, K, O] and ȳ1 [T, N, Ho, Wo, O]."""
     given = (gy, w, gy1, dw)
     first = gy if gy is not None else gy1
-    if not has_kernel("conv_pull", first):
+    if not has_kernel("conv_pull", first, *given):
         gx = conv_pull_ref(size, window, *given)
         return gx if out is None else out.copy_(gx)
     if out is None:
@@ -87,7 +87,7 @@ def conv_gram(
     """w̄ [T, K, taps, C, O]; with `total` summed over tasks, [1, …]."""
     given = (x, gy, dx, gy1)
     first = x if x is not None else dx
-    if not has_kernel("conv_gram", first):
+    if not has_kernel("conv_gram", first, *given):
         return conv_gram_ref(size, window, *given, total)
     taps = window.kernel[0] * window.kernel[1]
     gw = first.new_empty(1 if total else size.T, size.K, taps, size.C, size.O)

@@ -125,7 +125,7 @@ def maml_mlp_logits(a: Adapting) -> Tensor:
 
 def maml_mlp_jvp(a: Adapting, V: Tensor) -> Tensor:
     """J_t v_k: V [K, P] → [T, K, n, C]."""
-    if not _has_kernel(a):
+    if not _has_kernel(a, V):
         return maml_mlp_jvp_ref(a, V)
     T, n, _ = a.query.shape
     dlogits = V.new_empty(T, len(V), n, a.outputs)
@@ -135,7 +135,7 @@ def maml_mlp_jvp(a: Adapting, V: Tensor) -> Tensor:
 
 def maml_mlp_adaptation(a: Adapting, V: Tensor) -> Tensor:
     """(∂θ_t/∂ω) v_k, θ_t the adapted parameters: V [K, P] → [T, K, P]."""
-    if not _has_kernel(a):
+    if not _has_kernel(a, V):
         return maml_mlp_adaptation_ref(a, V)
     dtheta = V.new_empty(len(a.query), *V.shape)
     _launch(a, len(V), V=V.contiguous(), dtheta=dtheta)
@@ -144,7 +144,7 @@ def maml_mlp_adaptation(a: Adapting, V: Tensor) -> Tensor:
 
 def maml_mlp_vjp(a: Adapting, U: Tensor) -> Tensor:
     """J_tᵀ u_tk: U [T, K, n, C] → [T, K, P]. On the CPU, queries at the ends without cotangents are free."""
-    if not _has_kernel(a):
+    if not _has_kernel(a, U):
         return maml_mlp_vjp_ref(a, U)
     pulled = U.new_empty(*U.shape[:2], len(a.omega))
     _launch(a, U.shape[1], U=U.contiguous(), pulled=pulled)
@@ -153,7 +153,7 @@ def maml_mlp_vjp(a: Adapting, U: Tensor) -> Tensor:
 
 def maml_mlp_gradients(a: Adapting, query_targets: Tensor) -> tuple[Tensor, Tensor]:
     """f [T, n, C], and the gradients of the mean query losses against query_targets [T, n, C]: [T, P]."""
-    if not _has_kernel(a):
+    if not _has_kernel(a, query_targets):
         return maml_mlp_gradients_ref(a, query_targets)
     logits = torch.empty_like(query_targets)
     gradients = a.omega.new_empty(len(logits), 1, len(a.omega))
@@ -163,7 +163,7 @@ def maml_mlp_gradients(a: Adapting, query_targets: Tensor) -> tuple[Tensor, Tens
 
 def maml_mlp_gnvp(a: Adapting, V: Tensor, weights: Tensor) -> Tensor:
     """Σ_t w_t J_tᵀ Λ_t J_t v_k, in the order of the tasks: V [K, P], weights [T] → [K, P]."""
-    if not _has_kernel(a):
+    if not _has_kernel(a, V, weights):
         return maml_mlp_gnvp_ref(a, V, weights)
     sums = torch.empty_like(V, memory_format=torch.contiguous_format)
     _launch(a, len(V), V=V.contiguous(), weights=weights.contiguous(), sums=sums)
@@ -176,7 +176,7 @@ def maml_mlp_hvp(a: Adapting, V: Tensor, weights: Tensor, query_targets: Tensor)
     With λ_S = ∇L_Q(θ_S) and λ_s = λ_{s+1} − H D λ_{s+1}, along θ̇:
     λ̇_s = λ̇_{s+1} − H D λ̇_{s+1} − ∇³L_S(θ_s)[θ̇_s, Dλ_{s+1}].
     """
-    if not _has_kernel(a, exact=True):
+    if not _has_kernel(a, V, weights, query_targets, exact=True):
         return maml_mlp_hvp_ref(a, V, weights, query_targets)
     sums = torch.empty_like(V, memory_format=torch.contiguous_format)
     query_targets, weights = query_targets.contiguous(), weights.contiguous()
@@ -184,9 +184,9 @@ def maml_mlp_hvp(a: Adapting, V: Tensor, weights: Tensor, query_targets: Tensor)
     return sums
 
 
-def _has_kernel(a: Adapting, exact: bool = False) -> bool:
+def _has_kernel(a: Adapting, *vectors: Tensor, exact: bool = False) -> bool:
     """Whether the compiled kernel runs: the Triton kernel does not run every network, and warns of those."""
-    if not has_kernel("maml_mlp", a.omega):
+    if not has_kernel("maml_mlp", a.omega, a.support, a.query, a.rates, *vectors):
         return False
     if backend_of(a.omega.device) != "triton" or not (why := why_not_on_devices(a.mlp, exact)):
         return True

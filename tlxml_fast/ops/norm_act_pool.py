@@ -63,6 +63,11 @@ class Primal:
     vectors: bool = False
     """Whether the layer was given vectors, which stand here as images of one pixel."""
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All of them, winners apart."""
+        return (self.x, self.mean, self.rstd, self.gamma, self.x_hat, self.slope, self.curve)
+
     def images(self, part: slice) -> Primal:
         """The same for some of the N images of one task."""
         if part == slice(0, self.x.shape[1]):
@@ -114,7 +119,7 @@ def norm_act_pool(
     """y [T, N, Ho, Wo, C] and what its derivatives need; mean, rstd, gamma, beta are [T, C]."""
     T, N, H, W, C = x.shape
     shape = (T, N, pool.output(H), pool.output(W), C)
-    if not has_kernel("norm_act_pool", x):
+    if not has_kernel("norm_act_pool", x, mean, rstd, gamma, beta):
         return norm_act_pool_ref(x, mean, rstd, gamma, beta, leak, pool, inverse_count)
     y, x_hat, slope = (x.new_empty(shape) for _ in range(3))
     winner = x.new_empty(shape, dtype=torch.int32)
@@ -131,7 +136,7 @@ def norm_act_pool_gather(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
     Means are over the whole batch: those of several sets of its images add, so that ẋ can come a few at a time.
     """
     T, N, _, _, K, C = dx.shape
-    if not has_kernel("norm_act_pool_gather", dx):
+    if not has_kernel("norm_act_pool_gather", dx, *p.tensors):
         return norm_act_pool_gather_ref(p, dx)
     chosen = dx.new_empty(T, N, *p.slope.shape[2:4], K, C)
     moments = dx.new_empty(T, 2, K, C) if p.inverse_count else None
@@ -153,7 +158,7 @@ def norm_act_pool_jvp(
 
     dgamma and dbeta are as `of_tasks` gives them. `in_place` writes ẏ over `chosen`.
     """
-    if not has_kernel("norm_act_pool_jvp", chosen):
+    if not has_kernel("norm_act_pool_jvp", chosen, moments, dgamma, dbeta, *p.tensors):
         return norm_act_pool_jvp_ref(p, chosen, moments, dgamma, dbeta)
     dy = chosen if in_place else torch.empty_like(chosen)
     launch(
@@ -166,7 +171,7 @@ def norm_act_pool_jvp(
 def norm_act_pool_affine(p: Primal, gy: Tensor) -> Tensor:
     """β̄ and γ̄ as [T, 2, K, C]."""
     T, K, C = gy.shape[0], *gy.shape[4:]
-    if not has_kernel("norm_act_pool_affine", gy):
+    if not has_kernel("norm_act_pool_affine", gy, *p.tensors):
         return norm_act_pool_affine_ref(p, gy)
     gaffine = gy.new_empty(T, 2, K, C)
     launch("norm_act_pool_affine", gy, p.x_hat, p.slope, gaffine, *p.pooled_sizes(K))
@@ -177,7 +182,7 @@ def norm_act_pool_vjp(p: Primal, gy: Tensor, gaffine: Tensor) -> Tensor:
     """x̄ [T, N, H, W, K, C]; gaffine is `norm_act_pool_affine` of all images, gy may be of some."""
     T, N, H, W, C = p.x.shape
     K = gy.shape[4]
-    if not has_kernel("norm_act_pool_vjp", gy):
+    if not has_kernel("norm_act_pool_vjp", gy, gaffine, *p.tensors):
         return norm_act_pool_vjp_ref(p, gy, gaffine)
     gx = gy.new_empty(T, N, H, W, K, C)
     launch(
@@ -204,7 +209,8 @@ def norm_act_pool_hvp(
     gy, gx, gaffine are one cotangent (K = 1) and what was made of it; `chosen` and `moments` are dx's.
     """
     K = dx.shape[4]
-    if not has_kernel("norm_act_pool_hvp", dx):
+    given = (gy, gx, gaffine, dgy, chosen, moments, dgamma, dbeta)
+    if not has_kernel("norm_act_pool_hvp", dx, *given, *p.tensors):
         return norm_act_pool_hvp_ref(p, gy, gx, gaffine, dgy, dx, chosen, moments, dgamma, dbeta)
     dgx, dgaffine = torch.empty_like(dx), torch.empty_like(moments)
     launch(

@@ -11,7 +11,7 @@ from torch.func import jvp, vjp, vmap
 
 from tlxml_fast.errors import TaskError, TlxError
 from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense, launch, share, traced
-from tlxml_fast.ops.prototypes import class_means, prototype_logits
+from tlxml_fast.ops.prototypes import class_means, head_jvp, head_vjp, proto_head, prototype_logits
 from tlxml_fast.ops.softmax_gn import softmax_gn_ref
 
 CODES = {"sqeuclidean": 0, "euclidean": 1, "cosine": 2}  # the core's enum Distance
@@ -88,7 +88,9 @@ def proto_gn(
     if all(buf is not None for buf in outs) and not traced(*outs) and share(*outs):
         raise TlxError("proto_gn: the two tensors of out share memory with each other.")
     if choose("proto_gn", backend, *inputs).backend == "reference":
-        results = proto_gn_ref(*inputs, ways=ways, distance=distance, scale=scale)
+        # the reference has forward mode inside, which torch.compile and an outer dual level cannot nest
+        plain = proto_gn_ref if backend == "reference" else _by_formula
+        results = plain(*inputs, ways=ways, distance=distance, scale=scale)
         return deliver(results[0], outs[0]), deliver(results[1], outs[1])
 
     gsupport, gquery = buffer(outs[0], dsupport_z), buffer(outs[1], dquery_z)
@@ -124,6 +126,25 @@ def proto_gn_ref(
         return vmap(product)(dsupport, dquery)
 
     return vmap(task)(support_z, query_z, support_y, dsupport_z, dquery_z)
+
+
+def _by_formula(
+    support_z: Tensor,
+    query_z: Tensor,
+    support_y: Tensor,
+    dsupport_z: Tensor,
+    dquery_z: Tensor,
+    *,
+    ways: int,
+    distance: str,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """`proto_gn` by the coefficients α, β and γ, without any transform."""
+    head = proto_head(torch.cat([support_z, query_z], 1), support_y, ways, distance, scale)
+    tangents = head_jvp(head, torch.cat([dsupport_z, dquery_z], 2))
+    pulled = head_vjp(head, softmax_gn_ref(head.logits, tangents))
+    S = support_z.shape[1]
+    return pulled[:, :, :S], pulled[:, :, S:]
 
 
 def proto_logits(

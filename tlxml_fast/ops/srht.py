@@ -66,7 +66,7 @@ def srht_ref(x: Tensor, dimension: int, *, seed: int = 0) -> Tensor:
     q = x.shape[-1]
     flips = signs(seed, Stream.srht_signs, 0, q, torch.zeros(1, dtype=torch.int64, device=x.device), x.dtype)
     x = torch.nn.functional.pad(x * flips, (0, padded(q) - q))
-    rows = srht_rows(q, dimension, seed).to(x.device)
+    rows = _constant_rows(q, dimension, seed).to(x.device)
     return hadamard(x).index_select(1, rows) / math.sqrt(dimension)
 
 
@@ -108,6 +108,12 @@ def srht_rows(q: int, dimension: int, seed: int) -> Tensor:
         left[drawn] = False
         drawn = np.flatnonzero(left)
     return torch.from_numpy(drawn[np.lexsort((drawn, drawn % BLOCK))])
+
+
+@torch.compiler.assume_constant_result
+def _constant_rows(q: int, dimension: int, seed: int) -> Tensor:
+    """The rows, for torch.compile a constant."""
+    return srht_rows(q, dimension, seed)
 
 
 def distinct(count: int, N: int, seed: int) -> np.ndarray:

@@ -33,7 +33,7 @@ def stacked_mm(
     m, k, n = *a.shape[1:], b.shape[2]
     numbers = a.numel() + b.numel() + len(a) * m * n
     with span("matrix products", 2 * len(a) * m * k * n, numbers * a.element_size(), dtype=a.dtype):
-        if not _here(a, m * n, precision):
+        if not _here(a, b, add_to, m * n, precision):
             return stacked_mm_ref(a, b, add_to, out)
         result = (
             a.new_empty(len(a), m, n) if add_to is None and out is None else out if add_to is None else add_to
@@ -47,9 +47,9 @@ def stacked_mm(
         return result
 
 
-def _here(a: Tensor, size: int, precision: str) -> bool:
+def _here(a: Tensor, b: Tensor, add_to: Tensor | None, size: int, precision: str) -> bool:
     """Whether our kernel multiplies, not torch."""
-    if not has_kernel("stacked_mm", a):
+    if not has_kernel("stacked_mm", a, b, add_to):
         return False
     if backend_of(a.device) == "native":
         return _native.core.simd_bytes() == 64
