@@ -29,6 +29,7 @@ def findings(cases: Sequence[Case]) -> list[Finding]:
     found += [_gets_worse(darkened, "self_scores", "score"), _gets_worse(darkened, "self_ranks", "rank")]
     if len(darkened) < len(cases):
         found.append(_not_seen([case for case in cases if case.images]))
+    found.append(_bad_is_hard(cases))
     return [*found, _indefinite([case for case in cases if case.exact])]
 
 
@@ -94,19 +95,48 @@ def _spectra(cases: Sequence[Case]) -> Table:
 
 
 def _bad_ranks(cases: Sequence[Case]) -> list[Table]:
-    rows = []
-    for case in cases:
-        losses = np.concatenate([found["losses"] for found in case.found])
-        sure = np.concatenate([found["confidences"] for found in case.found])
-        for point in case.points:
-            own = case.own("self_ranks", point)
-            if case.first(point) <= NEARLY_ALL:
-                kept = "damped" if point is None else "all" if point == Case.ALL else f"{point:,}"
-                rows.append([case.label, kept, float(spearman(own, losses)), float(spearman(own, sure))])
+    rows = [
+        [case.label, "damped" if point is None else "all" if point == Case.ALL else f"{point:,}", *found]
+        for case in cases
+        for point, found in _badly_ranked(case).items()
+    ]
     title = "Are tasks with bad self-ranks those of high loss or low confidence?"
     columns = ["learner, curvature", "directions kept", "ρ(self-rank, loss)", "ρ(self-rank, confidence)"]
     note = "Spearman's ρ over training tasks, where at least one in twenty does not rank itself first."
     return [Table(title, columns, rows, note)] if rows else []
+
+
+def _badly_ranked(case: Case) -> dict[int | None, tuple[float, float]]:
+    """ρ of the self-rank with loss and with confidence, at the points where self-ranks are not all but perfect."""
+    losses = np.concatenate([found["losses"] for found in case.found])
+    sure = np.concatenate([found["confidences"] for found in case.found])
+    return {
+        point: (float(spearman(own, losses)), float(spearman(own, sure)))
+        for point in case.points
+        if case.first(point) <= NEARLY_ALL and (own := case.own("self_ranks", point)) is not None
+    }
+
+
+def _bad_is_hard(cases: Sequence[Case]) -> Finding:
+    """A task with a small gradient has a small score, whatever the curvature: the easy ones."""
+    rho = np.array([pair for case in cases for pair in _badly_ranked(case).values()]).reshape(-1, 2)
+    claim = "Tasks with bad self-ranks are those of high loss or low confidence."
+    if not len(rho):
+        return Finding(claim, "undecided", "Nearly all tasks rank themselves first, by every inverse.")
+    with_loss, with_confidence = (_shown(value) for value in np.nanmedian(rho, 0))
+    hard, easy = (rho[:, 0] > 0) & (rho[:, 1] < 0), (rho[:, 0] < 0) & (rho[:, 1] > 0)
+    opposite = easy.mean() > 0.5
+    return Finding(
+        claim,
+        "holds" if hard.all() else "does not hold" if opposite else "undecided",
+        f"Median ρ of the self-rank with the loss {with_loss}, with the confidence {with_confidence}, over {len(rho)} "
+        f"cases and numbers of directions; {hard.sum()} of these are as claimed and {easy.sum()} the opposite"
+        + (
+            ": tasks that others help more than they do themselves are easy ones, of small gradients."
+            if opposite
+            else "."
+        ),
+    )
 
 
 def _all_first(cases: Sequence[Case]) -> Finding:

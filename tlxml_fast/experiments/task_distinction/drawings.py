@@ -69,7 +69,9 @@ def _darkening(figure: Figure, theme: Theme, cases: Sequence[Case]) -> None:
     above.set_ylabel("self-rank")
     above.set_yscale("log")
     above.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    above.legend(frameon=False, labelcolor=theme.ink, fontsize=7)
+    above.legend(
+        frameon=False, labelcolor=theme.ink, fontsize=7, loc="center right", bbox_to_anchor=(0.97, 0.36)
+    )
     below.axhline(0, color=theme.faint, linewidth=0.6)
     below.set_ylabel("self-score, as a share\nof that at α = 0")
     below.set_ylim(-0.6, 1.6)
