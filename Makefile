@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test quick interpreted crash lint doctor bench sanitize gpu-check gpu-bench clean
+.PHONY: demo test quick interpreted crash lint doctor evidence bench sanitize gpu-check gpu-bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/tlxml-fast demo --out runs/demo
@@ -29,6 +29,11 @@ lint: $(VENV)/installed
 
 doctor: $(VENV)/installed
 	$(BIN)/tlxml-fast doctor
+
+# The experiments at full size, on the embedded letters: about two hours.
+evidence: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments]'
+	$(BIN)/tlxml-fast experiment all --seeds 0,1 --out runs/evidence
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

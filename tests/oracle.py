@@ -205,11 +205,14 @@ class Truth:
         return rows(values, self.omega)
 
     def target(self, name: str) -> Tensor:
-        """Gradients of the loss of the predicted class, or of its margin, [n, q]."""
+        """Gradients of the loss of the predicted class, of its probability, or of its margin, [n, q]."""
         order = self.f.detach().argsort(1, descending=True)
         if name == "predicted":
             return self.gradients_of(losses(self.f, order[:, 0]))
         n = torch.arange(len(self.f))
+        if name == "probability":
+            e = self.f.exp()
+            return self.gradients_of(e[n, order[:, 0]] / e.sum(1))
         return self.gradients_of(self.f[n, order[:, 0]] - self.f[n, order[:, 1]])
 
 

@@ -112,7 +112,7 @@ def test_inverses(curvature, negative, kind):
         assert own.min() >= 0  # H⁺ ⪰ 0: self-influence is −own
 
 
-@pytest.mark.parametrize("target", ["predicted", "margin"])
+@pytest.mark.parametrize("target", ["predicted", "margin", "probability"])
 @pytest.mark.parametrize("name", ["maml, 1 step", "maml, more outputs than ways", "proto, cosine, scaled"])
 def test_targets_need_no_labels(name, target):
     p = problem(name)

@@ -31,9 +31,10 @@ def test_negative_influence_on_a_loss_is_helpful():
     assert helpful.values[0].tolist() == [-4.0, -1.0]
 
 
-def test_positive_influence_on_a_margin_is_helpful():
-    assert made(TWO, target="margin").helpful(1).indices.tolist() == [[0], [3]]
-    assert made(TWO, target="margin").harmful(1).indices.tolist() == [[3], [2]]
+@pytest.mark.parametrize("target", ["margin", "probability"])
+def test_positive_influence_on_what_should_be_large_is_helpful(target):
+    assert made(TWO, target=target).helpful(1).indices.tolist() == [[0], [3]]
+    assert made(TWO, target=target).harmful(1).indices.tolist() == [[3], [2]]
 
 
 @pytest.mark.parametrize("k", [0, 5])

@@ -221,7 +221,7 @@ class TaskInfluence:
         train_tasks  the fitted ones unless given; the scores of others are those of adding them
         per_query    the influence on each query's own loss; their mean over queries is I_perf
         target       "loss"; or, for test tasks without query labels, the "predicted" class's loss, or the
-                     "margin" between the predicted class's logit and the next
+                     "margin" between the predicted class's logit and the next, or that class's "probability"
         """
         self._require_fit()
         check_target(target)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import TlxError
 from .files import read_tensors, understanding, write_tensors
+from .targets import LARGER_IS_BETTER
 from .task import TaskSet
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ class Scores:
     test, train   names, ids and groups along the two axes
     in_fit   [n_train] True where the training task is one of those the curvature was fitted to: its score is
              that of upweighting it. A task that was not is *added*.
-    target   what is explained: "loss", the "predicted" class's loss, or its "margin"
+    target   what is explained: "loss", the "predicted" class's loss, its "margin", or its "probability"
     info     how the scores were computed; JSON throughout
 
     Sign. For a loss, I_perf(i, j) > 0 says that upweighting j raises i's loss: j is *harmful* to i; < 0 is
-    *helpful*. For a margin it is the other way round, and `helpful` and `harmful` know it.
+    *helpful*. For a margin or a probability it is the other way round, and `helpful` and `harmful` know it.
     Removing a group J from M training tasks predicts ΔL_i ≈ −(1/M) Σ_{j∈J} I_perf(i, j).
     """
 
@@ -86,17 +87,22 @@ class Scores:
         return (self.info.get("certificate") or {}).get("converged", True)
 
     @property
+    def larger_is_better(self) -> bool:
+        """Whether a positive score is helpful: that of a margin or a probability, not of a loss."""
+        return self.target in LARGER_IS_BETTER
+
+    @property
     def dims(self) -> tuple[str, ...]:
         """The names of the dimensions of `values`."""
         return ("test", "train") if self.values.ndim == 2 else ("test", "query", "train")
 
     def helpful(self, k: int) -> Ranking:
         """The k training tasks that most lowered each test task's loss, the most helpful first."""
-        return self._rank(k, descending=self.target == "margin")
+        return self._rank(k, descending=self.larger_is_better)
 
     def harmful(self, k: int) -> Ranking:
         """The k training tasks that most raised each test task's loss, the most harmful first."""
-        return self._rank(k, descending=self.target != "margin")
+        return self._rank(k, descending=not self.larger_is_better)
 
     def group(self, labels: Sequence[str] | None = None, reduce: str = "sum") -> Scores:
         """The influence of groups of training tasks: I(J) = Σ_{j∈J} I(j), or the mean with reduce="mean".

@@ -16,6 +16,7 @@ from .memory import require
 from .ops.topk import TopK
 from .reductions import Ends, GroupSums, Reduction, reduce_tiles
 from .scores import Ranking, Scores, TaskAxis
+from .targets import LARGER_IS_BETTER
 from .tiles import Tile, check_blocks, tiles
 
 
@@ -108,7 +109,7 @@ class StreamedScores:
     def both_ends(self, ends: Ends, k: int | None = None) -> BothEnds:
         """What a pass left, or the first k of it, as rankings by the sign of the target."""
         smallest, largest = (self._ranking(end, k or ends.k) for end in (ends.smallest, ends.largest))
-        return BothEnds(largest, smallest) if self.target == "margin" else BothEnds(smallest, largest)
+        return BothEnds(largest, smallest) if self.target in LARGER_IS_BETTER else BothEnds(smallest, largest)
 
     def group(self, labels: Sequence[str] | None = None, reduce: str = "sum") -> Scores:
         """The influence of groups of training tasks, as `Scores.group`: [n_test, groups], in memory."""

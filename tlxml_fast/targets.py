@@ -8,7 +8,8 @@ from torch import Tensor
 from .errors import LearnerError
 from .linearize import Linearization
 
-TARGETS = ("loss", "predicted", "margin")
+TARGETS = ("loss", "predicted", "margin", "probability")
+LARGER_IS_BETTER = ("margin", "probability")
 
 
 def check_target(target: str) -> None:
@@ -23,6 +24,7 @@ def target_cotangents(lin: Linearization, target: str) -> Tensor:
     "loss"       the outer loss; needs query labels
     "predicted"  −log p of the predicted class ŷ: the loss as if the prediction were right
     "margin"     f_ŷ − max_{c≠ŷ} f_c: how far the prediction is from another. Ties go to the lower class
+    "probability"  p_ŷ, how sure the prediction is
 
     Raises LearnerError for a regression task with a target that needs classes.
     """
@@ -34,5 +36,8 @@ def target_cotangents(lin: Linearization, target: str) -> Tensor:
     first, second = lin.logits.sort(dim=-1, descending=True, stable=True).indices[..., :2].unbind(-1)
     if target == "predicted":
         return lin.logit_gradients(first)
+    if target == "probability":  # ∂p_ŷ = −p_ŷ ∂(−log p_ŷ)
+        sure = lin.logits.softmax(-1).gather(-1, first[..., None])
+        return -sure * lin.logit_gradients(first)
     classes = torch.arange(lin.C, device=lin.device)
     return (first[..., None] == classes).to(lin.dtype) - (second[..., None] == classes).to(lin.dtype)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import tlxml_fast as tlx
 from tlxml_fast.experiments import Setup
 from tlxml_fast.experiments.ground_truth import GroundTruth, detection, removal, subject
-from tlxml_fast.experiments.ground_truth.analysis import agreement, both, of
+from tlxml_fast.experiments.ground_truth.analysis import agreement, both, chance, of
 from tlxml_fast.experiments.ground_truth.analysis import detection as detected
 from tlxml_fast.experiments.ground_truth.conclusions import GAUSS_NEWTON, HESSIAN
 from tlxml_fast.experiments.ground_truth.scoring import scorings
@@ -86,6 +86,15 @@ def test_agreement(k):
     np.testing.assert_allclose(agreement(SEEDS, k, "bregman", GAUSS_NEWTON).slope, 2)
     assert exact.spearman.shape == (2 * TEST,)
     assert abs(of(agreement(SEEDS, k, "scratch", GAUSS_NEWTON).spearman).mean) < 0.9
+
+
+def test_chance():
+    """No other order of the groups is as good as the right one; random scores are middling."""
+    assert chance(SEEDS, 1, "warm", GAUSS_NEWTON) == 1 / 2001
+    drawn = [chance(SEEDS, k, "warm", name, 400) for k in SIZES for name in NAMES if name != GAUSS_NEWTON]
+    assert min(drawn) < 0.3
+    assert max(drawn) > 0.7
+    assert 0.3 < np.mean(drawn) < 0.7
 
 
 def test_removing_a_helpful_task_raises_the_loss():

@@ -79,7 +79,9 @@ def influence(
         ),
     ] = None,
     memory: Annotated[str | None, typer.Option(help="What may be resident, such as 8GiB.")] = None,
-    target: Annotated[str, typer.Option(help="What is explained: loss, predicted or margin.")] = "loss",
+    target: Annotated[
+        str, typer.Option(help="What is explained: loss, predicted, margin or probability.")
+    ] = "loss",
     backend: Annotated[str, typer.Option(help="auto, native, triton or reference.")] = "auto",
     dtype: Annotated[
         str | None, typer.Option(help="float32 or float64; the checkpoint's unless given.")

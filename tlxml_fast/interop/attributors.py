@@ -96,8 +96,8 @@ def captum_influence(influence: TaskInfluence) -> DataInfluence:
 
 
 def helpfulness(scores: Scores) -> Tensor:
-    """−I_perf for a loss, I_perf for a margin: positive where a training task is helpful."""
-    return scores.values if scores.target == "margin" else -scores.values
+    """−I_perf for a loss, I_perf for a margin or a probability: positive where a training task is helpful."""
+    return scores.values if scores.larger_is_better else -scores.values
 
 
 def _tasks(given: Any) -> TaskSet:

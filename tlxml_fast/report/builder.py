@@ -77,7 +77,7 @@ def write_report(
         .render(
             css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
             scores=scores,
-            margin=scores.target == "margin",
+            larger_is_better=scores.larger_is_better,
             outside_fit=int((~scores.in_fit).sum()),
             run=run,
             diagnosis=run.get("diagnosis"),

@@ -34,10 +34,10 @@ class Theme:
     helpful: tuple[str, ...]  # from faint to strong
     harmful: tuple[str, ...]
 
-    def diverging(self, margin: bool) -> Colormap:
-        """Low to high scores: helpful to harmful, or the reverse for a margin."""
+    def diverging(self, larger_is_better: bool) -> Colormap:
+        """Low to high scores: helpful to harmful, or the reverse where larger is better."""
         colours = [*reversed(self.helpful), self.paper, *self.harmful]
-        return LinearSegmentedColormap.from_list("influence", colours[::-1] if margin else colours)
+        return LinearSegmentedColormap.from_list("influence", colours[::-1] if larger_is_better else colours)
 
 
 LIGHT = Theme(
@@ -89,12 +89,11 @@ def heat_map(scores: Scores, rows: Sequence[int], columns: Sequence[int]) -> Plo
     limit = robust_limit(values)
     test_groups = [scores.test.groups[i] for i in rows]
     train_groups = [scores.train.groups[j] for j in columns]
-    margin = scores.target == "margin"
-    ends = ("harmful ←", "→ helpful") if margin else ("helpful ←", "→ harmful")
+    ends = ("harmful ←", "→ helpful") if scores.larger_is_better else ("helpful ←", "→ harmful")
 
     def draw(figure: Figure, theme: Theme, narrow: bool) -> None:
         axes = figure.add_subplot()
-        cmap = theme.diverging(margin)
+        cmap = theme.diverging(scores.larger_is_better)
         image = axes.imshow(
             values, cmap=cmap, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
         )
@@ -119,7 +118,7 @@ def heat_map(scores: Scores, rows: Sequence[int], columns: Sequence[int]) -> Plo
 
 def rank_curves(scores: Scores) -> Plot:
     """Each test task's scores from the most helpful training task to the most harmful, and their median."""
-    descending = scores.target == "margin"
+    descending = scores.larger_is_better
     ranked = scores.values.sort(dim=-1, descending=descending).values.numpy()
     limit = 1.6 * robust_limit(ranked)
 

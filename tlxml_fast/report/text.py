@@ -91,11 +91,11 @@ def evidence(p: float) -> str:
     return "no clear evidence"
 
 
-def verdict(excess: float, p: float, margin: bool) -> str:
+def verdict(excess: float, p: float, larger_is_better: bool) -> str:
     """What a group's excess influence and its corrected p-value say."""
     if p > 0.05:
         return "no clear difference from the average training task"
-    side = "more" if (excess > 0) == margin else "less"
+    side = "more" if (excess > 0) == larger_is_better else "less"
     return f"{side} helpful than the average training task: {evidence(p)}"
 
 

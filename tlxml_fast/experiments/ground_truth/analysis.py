@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from ..statistics import auc, bootstrap, precision_at, spearman
 
@@ -67,6 +68,25 @@ def both(seeds: Seeds, k: int, truth: str, name: str) -> tuple[np.ndarray, np.nd
     pairs = [(_predicted(found, k, name), _changes(found, k, truth)) for found in _retrainings(seeds)]
     cut = [(p[:, : c.shape[1]].ravel(), c.ravel()) for p, c in pairs]
     return np.concatenate([p for p, _ in cut]), np.concatenate([c for _, c in cut])
+
+
+def chance(seeds: Seeds, k: int, truth: str, name: str, permutations: int = 2000) -> float:
+    """How often a mean ρ is as large by chance: (1 + #{as large}) / (1 + permutations), one-sided.
+
+    The groups of the predictions are permuted, alike for all test tasks, since these share the groups removed.
+    """
+    products = []
+    for found in _retrainings(seeds):
+        changes = _changes(found, k, truth)
+        predicted = _predicted(found, k, name)[:, : changes.shape[1]]
+        products.append(_unit_ranks(predicted).T @ _unit_ranks(changes) / len(changes))
+    rng = np.random.default_rng(0)
+    observed = sum(np.trace(product) for product in products)
+    drawn = [
+        sum(p[rng.permutation(len(p)), np.arange(len(p))].sum() for p in products)
+        for _ in range(permutations)
+    ]
+    return float(1 + (np.array(drawn) >= observed - 1e-12).sum()) / (1 + permutations)
 
 
 def means_change(seeds: Seeds, name: str) -> bool:
@@ -153,6 +173,14 @@ def _compared(predicted: np.ndarray, changes: np.ndarray) -> Agreement:
         pearson = (pc * cc).sum(1) / np.sqrt((pc**2).sum(1) * (cc**2).sum(1))
         slope = (p * c).sum(1) / (p**2).sum(1)
     return Agreement(spearman(p, c), pearson, slope)
+
+
+def _unit_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks along the rows, centred and of unit length: their products are Spearman's ρ. Constant rows are zero."""
+    ranks = rankdata(values, axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    length = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
 
 
 def _join(parts: Sequence[Agreement]) -> Agreement:

@@ -13,6 +13,7 @@ from .analysis import (
     Seeds,
     agreement,
     agreement_of_truths,
+    chance,
     detection,
     learners,
     means_change,
@@ -31,6 +32,7 @@ NO_CURVATURE = (
     "loss magnitude",
     "random",
 )
+LEVEL = 0.05
 OVER = "95% bootstrap intervals over test tasks, the removed groups being what they are."
 
 
@@ -46,7 +48,7 @@ def tables(seeds: Seeds) -> list[Table]:
 
 
 def findings(seeds: Seeds) -> list[Finding]:
-    """Each claim is about a mean over test tasks: it holds if its interval is above zero, and does not if below."""
+    """Each claim is about a mean over test tasks: a difference whose interval is above zero, or a ρ above chance."""
     first, last = sizes(seeds)[0], sizes(seeds)[-1]
     claims = []
     for k in (first, last):
@@ -57,13 +59,13 @@ def findings(seeds: Seeds) -> list[Finding]:
                 "as retraining from the minimum does.",
                 _gain(seeds, k, ("bregman", GAUSS_NEWTON), ("warm", GAUSS_NEWTON)),
                 f"ρ = {_rho(seeds, k, 'bregman', GAUSS_NEWTON)} with the response and "
-                f"{_rho(seeds, k, 'warm', GAUSS_NEWTON)} with retraining; ",
+                f"{_rho(seeds, k, 'warm', GAUSS_NEWTON)} with retraining",
             ),
             *(
-                _above_zero(
+                _above_chance(
                     f"{name} influence predicts retraining {start} without {what}, better than chance.",
                     _rho(seeds, k, truth, name),
-                    what="ρ =",
+                    chance(seeds, k, truth, name),
                 )
                 for truth, start in (("warm", "from the minimum"), ("scratch", "from the initialisation"))
                 for name in (HESSIAN, GAUSS_NEWTON)
@@ -72,7 +74,7 @@ def findings(seeds: Seeds) -> list[Finding]:
             _above_zero(
                 f"The exact Hessian predicts retraining from the minimum without {what} better than Gauss-Newton.",
                 _gain(seeds, k, ("warm", HESSIAN), ("warm", GAUSS_NEWTON)),
-                f"ρ = {_rho(seeds, k, 'warm', HESSIAN)} and {_rho(seeds, k, 'warm', GAUSS_NEWTON)}; ",
+                f"ρ = {_rho(seeds, k, 'warm', HESSIAN)} and {_rho(seeds, k, 'warm', GAUSS_NEWTON)}",
             ),
         ]
     return [*claims, *_found(seeds)]
@@ -215,9 +217,16 @@ def _gain(seeds: Seeds, k: int, ours: tuple[str, str], theirs: tuple[str, str]) 
     return of(agreement(seeds, k, *ours).spearman - agreement(seeds, k, *theirs).spearman)
 
 
-def _above_zero(claim: str, found: Interval, because: str = "", what: str = "difference") -> Finding:
+def _above_zero(claim: str, found: Interval, because: str) -> Finding:
     verdict = "holds" if found.low > 0 else "does not hold" if found.high < 0 else "undecided"
-    return Finding(claim, verdict, f"{because}{what} {found}, whose interval is to lie above zero.")
+    return Finding(claim, verdict, f"{because}; difference {found}, whose interval is to lie above zero.")
+
+
+def _above_chance(claim: str, found: Interval, p: float) -> Finding:
+    verdict = "holds" if p < LEVEL else "does not hold" if p > 1 - LEVEL else "undecided"
+    return Finding(
+        claim, verdict, f"ρ = {found}; p = {p:.2g} by permuting the groups, one-sided, to be below {LEVEL:g}."
+    )
 
 
 def _above_baselines(seeds: Seeds, k: int, what: str) -> Finding:
@@ -226,7 +235,7 @@ def _above_baselines(seeds: Seeds, k: int, what: str) -> Finding:
         f"Gauss-Newton influence predicts retraining from the minimum without {what} better than anything without "
         "curvature.",
         _gain(seeds, k, ("warm", GAUSS_NEWTON), ("warm", best)),
-        f"ρ = {_rho(seeds, k, 'warm', GAUSS_NEWTON)}, and {_rho(seeds, k, 'warm', best)} of the best of them, {best}; ",
+        f"ρ = {_rho(seeds, k, 'warm', GAUSS_NEWTON)}, and {_rho(seeds, k, 'warm', best)} of the best of them, {best}",
     )
 
 
