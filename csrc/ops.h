@@ -16,6 +16,12 @@ void exp(const Real* x,  // [size]
          Real* out,      // [size]
          int64_t size);
 
+// out = tanh(x), elementwise, likewise.
+template <class Real>
+void tanh(const Real* x,  // [size]
+          Real* out,      // [size]
+          int64_t size);
+
 // out = Lambda u, the Gauss-Newton factor of the mean cross-entropy of each task's logits.
 template <class Real>
 void softmax_gn(const Real* logits,  // [T, n, C]
@@ -214,6 +220,7 @@ void topk_cuda(const Real* scores, Real* values, int64_t* indices, int64_t R, in
 // One row an op: bindings.cpp binds NAME_f32 and NAME_f64 for each.
 #define TLX_FOR_EACH_OP(OP) \
     OP(exp)                 \
+    OP(tanh)                \
     OP(softmax_gn)          \
     OP(proto_gn)            \
     OP(channel_moments)     \

@@ -22,12 +22,13 @@ template <class Real>
 struct Float;
 
 // magic: adding 1.5 * 2^mantissa rounds to the nearest integer and leaves it in the low bits. ln2 = ln2_hi + ln2_lo,
-// where ln2_hi has zeros enough at its end for n * ln2_hi to be exact. Below lowest exp is 0, above highest it is inf.
+// where ln2_hi has zeros enough at its end for n * ln2_hi to be exact. Below lowest exp is 0, above highest it is inf;
+// from half of tanh_is_one on tanh is 1.
 template <>
 struct Float<float> {
     using Bits = uint32_t;
     static constexpr int mantissa = 23, bias = 127, degree = 7;
-    static constexpr float magic = 0x1.8p23f, lowest = -104.0f, highest = 89.0f;
+    static constexpr float magic = 0x1.8p23f, lowest = -104.0f, highest = 89.0f, tanh_is_one = 20.0f;
     static constexpr float ln2_hi = 0x1.62e4p-1f, ln2_lo = 0x1.7f7d1cp-20f, log2_e = 0x1.715476p+0f;
 };
 
@@ -35,7 +36,7 @@ template <>
 struct Float<double> {
     using Bits = uint64_t;
     static constexpr int mantissa = 52, bias = 1023, degree = 13;
-    static constexpr double magic = 0x1.8p52, lowest = -746.0, highest = 710.0;
+    static constexpr double magic = 0x1.8p52, lowest = -746.0, highest = 710.0, tanh_is_one = 40.0;
     static constexpr double ln2_hi = 0x1.62e42feep-1, ln2_lo = 0x1.a39ef35793c76p-33, log2_e = 0x1.71547652b82fep+0;
 };
 
@@ -47,15 +48,16 @@ TLX_INLINE To bit_cast(From from) {
     return to;
 }
 
-// exp(x) within 2 ulp, subnormal results, infinities and NaN included. libm's exp is a call, and a call in a loop
-// stops vectorisation. x = N ln 2 + r with |r| <= ln(2)/2, and exp(r) by Taylor: its last term is below ulp/20.
+// What exp is made of: x = N ln 2 + r with |r| <= ln(2)/2, and e^r - 1 by Taylor, whose last term is below ulp/20.
 template <class Real>
-TLX_INLINE Real exp_one(Real x) {
-    using F = Float<Real>;
-    using Bits = typename F::Bits;
-    x = x < F::lowest ? F::lowest : x;  // in this form a NaN stays a NaN
-    x = x > F::highest ? F::highest : x;
+struct Reduced {
+    typename Float<Real>::Bits N;
+    Real tail;  // e^r - 1
+};
 
+template <class Real>
+TLX_INLINE Reduced<Real> reduced(Real x) {
+    using F = Float<Real>;
     const Real shifted = x * F::log2_e + F::magic;
     const Real N = shifted - F::magic;
     const Real r = (x - N * F::ln2_hi) - N * F::ln2_lo;
@@ -67,15 +69,38 @@ TLX_INLINE Real exp_one(Real x) {
     Real q = factorial_inverse[F::degree];
 #pragma GCC unroll 16
     for (int i = F::degree - 1; i >= 2; --i) q = q * r + factorial_inverse[i];
-    const Real exp_r = Real(1) + (r + r * r * q);
+    return {bit_cast<typename F::Bits>(shifted) - bit_cast<typename F::Bits>(F::magic), r + r * r * q};
+}
+
+// exp(x) within 2 ulp, subnormal results, infinities and NaN included. libm's exp is a call, and a call in a loop
+// stops vectorisation.
+template <class Real>
+TLX_INLINE Real exp_one(Real x) {
+    using F = Float<Real>;
+    using Bits = typename F::Bits;
+    x = x < F::lowest ? F::lowest : x;  // in this form a NaN stays a NaN
+    x = x > F::highest ? F::highest : x;
+    const Reduced<Real> parts = reduced(x);
 
     // 2^N in two factors, since N reaches beyond the exponents of normal numbers. Unsigned: SSE2 has no signed shift.
     constexpr Bits offset = Bits(1) << 12;
-    const Bits N_bits = bit_cast<Bits>(shifted) - bit_cast<Bits>(F::magic);
-    const Bits half = ((N_bits + offset) >> 1) - (offset >> 1);
+    const Bits half = ((parts.N + offset) >> 1) - (offset >> 1);
     const Real first = bit_cast<Real>((half + F::bias) << F::mantissa);
-    const Real second = bit_cast<Real>((N_bits - half + F::bias) << F::mantissa);
-    return exp_r * first * second;
+    const Real second = bit_cast<Real>((parts.N - half + F::bias) << F::mantissa);
+    return (Real(1) + parts.tail) * first * second;
+}
+
+// tanh(x) within 4 ulp, from m = e^(2|x|) - 1 = (2^N - 1) + 2^N (e^r - 1), which does not cancel: m/(m + 2).
+template <class Real>
+TLX_INLINE Real tanh_one(Real x) {
+    using F = Float<Real>;
+    Real y = x < 0 ? -2 * x : 2 * x;
+    y = y > F::tanh_is_one ? F::tanh_is_one : y;
+    const Reduced<Real> parts = reduced(y);
+    const Real power = bit_cast<Real>((parts.N + F::bias) << F::mantissa);
+    const Real m = (power - Real(1)) + power * parts.tail;
+    const Real size = m / (m + Real(2));
+    return x < 0 ? -size : size;
 }
 
 }  // namespace tlx

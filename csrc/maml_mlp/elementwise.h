@@ -21,7 +21,7 @@ void activate(const MlpLayer& layer, int64_t size, Real* value, Real* slope, Rea
             });
         case Activation::tanh:
             return each([=](Real& z, Real& first, Real& second, Real& last) TLX_LAMBDA_INLINE {
-                const Real t = std::tanh(z);
+                const Real t = tanh_one(z);
                 z = t, first = 1 - t * t, second = -2 * t * first, last = (6 * t * t - 2) * first;
             });
         case Activation::sigmoid:

@@ -1,4 +1,4 @@
-"""The compiled core itself: its exp, its threads, what happens without it, and what the doctor says."""
+"""The compiled core itself: its exp and tanh, its threads, what happens without it, and what the doctor says."""
 
 import pytest
 import torch
@@ -9,10 +9,22 @@ from tlxml_fast.errors import BackendError, FallbackWarning
 from tlxml_fast.ops import OPS, _native, choose, native_available, softmax_gn, softmax_gn_ref, why_not_native
 
 
-def core_exp(x):
+def core_exp(x, op="exp"):
     out = torch.full_like(x, torch.nan)
-    _native.kernel("exp", x.dtype)(x.data_ptr(), out.data_ptr(), x.numel())
+    _native.kernel(op, x.dtype)(x.data_ptr(), out.data_ptr(), x.numel())
     return out
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tanh_at_the_ends_and_near_zero(dtype):
+    inf, nan = torch.inf, torch.nan
+    special = torch.tensor([0.0, -inf, inf, nan, 1e30, -1e30, 30.0], dtype=dtype)
+    torch.testing.assert_close(core_exp(special, "tanh"), special.tanh(), rtol=0, atol=0, equal_nan=True)
+    small = torch.logspace(-30, 0, 400, dtype=dtype)
+    for x in (small, -small):
+        error = (core_exp(x, "tanh").double() / x.double().tanh() - 1).abs().max()
+        assert error <= 4 * torch.finfo(dtype).eps
 
 
 @needs_native
@@ -27,7 +39,7 @@ def test_exp_at_the_ends(dtype, lowest):
 
 
 @needs_native
-def test_exp_within_two_ulp():
+def test_exp_and_tanh_within_a_few_ulp():
     passed, figures = _native.self_test()
     assert passed, figures
 
