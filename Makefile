@@ -58,5 +58,6 @@ $(VENV)/installed: $(SOURCES)
 	@sh tools/check-machine.sh $(PYTHON) $(CXX)
 	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing tlxml_fast and building its core (torch is large: minutes on the first run)"
+	@rm -rf *.egg-info  # of an older install, whose entry points would be found first
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@

@@ -3,7 +3,9 @@
 from .approximation import Approximation
 from .base import Experiment, Setup
 from .distribution_distinction import DistributionDistinction
+from .ground_truth import GroundTruth
 from .outcome import Drawing, Finding, Outcome, Table
+from .repair import Repair
 from .run import run_experiment
 from .task_distinction import TaskDistinction
 
@@ -13,6 +15,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         TaskDistinction(),
         DistributionDistinction(),
         Approximation(),
+        GroundTruth(),
+        Repair(),
     )
 }
 
