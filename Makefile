@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cuda/*.cu*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test quick interpreted crash lint doctor evidence bench sanitize gpu-check gpu-bench clean
+.PHONY: demo test quick interpreted crash lint doctor docs evidence bench sanitize gpu-check gpu-bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/tlxml-fast demo --out runs/demo
@@ -29,6 +29,12 @@ lint: $(VENV)/installed
 
 doctor: $(VENV)/installed
 	$(BIN)/tlxml-fast doctor
+
+# The documentation as a site that works offline: build/docs/index.html.
+docs: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is build/docs/index.html"
 
 # The experiments at full size, on the embedded letters: about two hours.
 evidence: $(VENV)/installed

@@ -11,7 +11,9 @@ import pytest
 import typer
 from PIL import Image
 
+import tlxml_fast as tlx
 from tlxml_fast.cli import app
+from tlxml_fast.errors import TlxError
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/*.md"))
@@ -118,3 +120,34 @@ def test_the_quickstart_names_every_option() -> None:
         section = next(s for s in sections if re.match(rf"#+ .*`tlxml-fast {name}`", s))
         missing = {option for option in options - {"--help"} if f"`{option}`" not in section}
         assert not missing, name
+
+
+def test_the_reference_names_every_public_name() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^::: tlxml_fast\.(\w+)$", text, re.M))
+    errors = {
+        name
+        for name in tlx.__all__
+        if isinstance(getattr(tlx, name), type) and issubclass(getattr(tlx, name), (TlxError, Warning))
+    }
+    assert named - set(tlx.__all__) == {"backend", "interop", "errors"}
+    assert set(tlx.__all__) - named == errors | {"Compression", "Learner"}  # abstract classes
+
+
+@pytest.mark.parametrize(
+    ("docstring", "markdown"),
+    [
+        ("One.", "One."),
+        (
+            "Of:\n\na   first,\n    and more\nbb  second\nThen.",
+            "Of:\n\n\n- `a` — first,\n    and more\n- `bb` — second\n\nThen.",
+        ),
+        ("A  B\n\n    x = 1\nEnd.", "\n- `A` — B\n\n    x = 1\nEnd."),
+    ],
+)
+def test_definitions_become_lists(docstring: str, markdown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("griffe")
+    monkeypatch.syspath_prepend(ROOT / "tools" / "docs")
+    from definitions import as_markdown
+
+    assert as_markdown(docstring) == markdown
