@@ -201,6 +201,9 @@ def test_a_run_that_cannot_begin_again_is_refused(run):
     learner.training["done"] = 4
     with pytest.raises(tlx.LearnerError, match="stopped after 4 of 6 steps"):
         require_retrainable(learner, run)
+    del learner.training["steps"]
+    with pytest.raises(tlx.LearnerError, match="was not trained by meta_train: it does not say its steps"):
+        require_retrainable(learner, run)
     learned = tlx.MAML(tlx.models.mlp(4, 2, 2), learn_inner_lr=True)
     with pytest.raises(tlx.LearnerError, match="learned inner rates"):
         require_retrainable(learned, run)

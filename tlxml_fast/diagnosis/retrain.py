@@ -23,6 +23,9 @@ def require_retrainable(learner: Learner, checkpoint: Path) -> None:
         raise LearnerError(
             f"{checkpoint} has learned inner rates, and does not say what they were at the start"
         )
+    missing = [name for name in ("seed", "done", *SETTINGS) if name not in learner.training]
+    if missing:
+        raise LearnerError(f"{checkpoint} was not trained by meta_train: it does not say its {missing[0]}")
     done, steps = learner.training["done"], learner.training["steps"]
     if done < steps:
         raise LearnerError(f"{checkpoint} stopped after {done} of {steps} steps; train it to its end")
