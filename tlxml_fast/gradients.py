@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,8 +70,8 @@ class Gradients:
         return {
             "mean_loss": float(self.world.cat(self.losses).mean()),
             "gradient_norm": float((self.mean() + decayed).norm()),
-            "median_task_gradient_norm": float(norms.median()),
-            "median_confidence": float(confidences.median()) if len(confidences) else None,
+            "median_task_gradient_norm": float(np.median(norms.cpu())),
+            "median_confidence": float(np.median(confidences.cpu())) if len(confidences) else None,
         }
 
     def _of(self, buckets: Buckets) -> Tensors:

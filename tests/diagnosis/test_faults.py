@@ -41,9 +41,9 @@ def test_gauss_newton_against_the_dense_matrices(classes, untrained):
     x = torch.linalg.solve(G + (DELTA + 1e-3) * eye, g.T).T
     found = untrained["Gauss-Newton"].values
     errors = (g @ (H - G)).norm(dim=1) / (g @ H).norm(dim=1)
-    assert found["gradients.error"] == pytest.approx(float(errors.median()))
+    assert found["gradients.error"] == pytest.approx(float(errors.quantile(0.5)))
     left = (x @ (H - G)).norm(dim=1) / g.norm(dim=1)
-    assert found["systems.residual"] == pytest.approx(float(left.median()))
+    assert found["systems.residual"] == pytest.approx(float(left.quantile(0.5)))
 
 
 def test_lanczos_finds_the_ends_too(classes, untrained, monkeypatch):
@@ -100,7 +100,7 @@ def test_a_sample_is_corrected_for_its_size_and_its_direction_tried_on_all(class
     squared = (0.6 * a + 0.4 * b).square().sum(1) - (1 - 5 / 16) * (a - b).square().sum(1) / 4
     H_sample = sum(each[t][1] for t in chosen) / 5
     errors = squared.clamp_min(0).sqrt() / (g @ H_sample).norm(dim=1)
-    assert found["Gauss-Newton"].values["gradients.error"] == pytest.approx(float(errors.median()))
+    assert found["Gauss-Newton"].values["gradients.error"] == pytest.approx(float(errors.quantile(0.5)))
 
     eigenvalues, vectors = torch.linalg.eigh(H_sample)
     H = sum(H for _, H in each) / 16

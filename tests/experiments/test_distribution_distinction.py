@@ -90,6 +90,7 @@ def numbers(seed: int, effect: float) -> dict:
         "augmented": False,
         "fit": {"train_accuracy": 0.9, "test_accuracy": 0.6},
         "confidence": 0.8,
+        "gradient_norm": 0.1,
         "labels": labels,
         "tests": {"regular": 5},
         "profiles": {"regular": profile.tolist()},

@@ -17,6 +17,7 @@ QUESTIONS = {
     "stationarity": "Is ω̂ a stationary point of the objective?",
     "damping": "Do the ranks hang on the damping?",
     "rank": "Do the ranks hang on how many directions are kept?",
+    "damped part": "Is the damping small beside the curvature that gradients meet?",
     "linearity": "Does a test loss respond linearly to the removal of one task?",
     "Gauss-Newton": "What does the Gauss-Newton approximation drop?",
     "negative curvature": "Is ω̂ a minimum, or does the exact Hessian bend down?",

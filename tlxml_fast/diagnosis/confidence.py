@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..influence import CONFIDENT
 from .check import Check, at_most
 from .subject import Subject
@@ -19,7 +21,7 @@ def confidence(subject: Subject) -> Check:
     if not len(subject.confidences):
         return Check("confidence", "good", "The squared error's Λ does not depend on predictions.")
     share = float((subject.confidences > CONFIDENT).double().mean())
-    median = float(subject.confidences.median())
+    median = float(np.median(subject.confidences.cpu()))
     return Check(
         "confidence",
         at_most(share, *SHARE),

@@ -16,6 +16,7 @@ from ..targets import check_target
 from ..task import Task, TaskSet
 from .check import Check, worst
 from .confidence import confidence
+from .damped import damped
 from .gauss_newton import gauss_newton
 from .linearity import linearity
 from .negative import negative_curvature
@@ -35,6 +36,7 @@ CHECKS: dict[str, Callable[[Subject], Check]] = {
     "stationarity": stationarity,
     "damping": damping,
     "rank": rank,
+    "damped part": damped,
     "linearity": linearity,
     "Gauss-Newton": gauss_newton,
     "negative curvature": negative_curvature,

@@ -29,8 +29,8 @@ def tasks(subject: Subject) -> Check:
     )
     if not record:
         return Check("tasks", "unknown", f"How the parameters were trained is not recorded.{rank}", values)
-    trained, batch = record["tasks"], min(record["batch_size"], record["tasks"])
-    done = record["done"]
+    trained, batch = record["tasks"], min(record.get("batch_size", record["tasks"]), record["tasks"])
+    done = record.get("done", 1)  # full-batch training to a minimum has no steps
     seen = 1 - (1 - batch / trained) ** done
     values |= {"trained_on": trained, "expected_share_seen": seen}
     grade = at_least(seen, *SEEN)

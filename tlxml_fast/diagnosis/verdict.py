@@ -14,8 +14,8 @@ READINGS = {
     RANKS: ("residuals", "confidence", "damping", "rank", "sketch"),
     SIGNS: ("residuals", "confidence", "damping", "sketch", "stationarity"),
     CHANGES: (
-        "residuals", "confidence", "damping", "stationarity", "negative curvature", "Gauss-Newton", "linearity",
-        "tasks",
+        "residuals", "confidence", "damping", "damped part", "stationarity", "negative curvature", "Gauss-Newton",
+        "linearity", "tasks",
     ),
 }  # fmt: skip
 # Ranks by a curvature that is not the Hessian's are at worst doubtful: those of damped Gauss-Newton curvature are of a

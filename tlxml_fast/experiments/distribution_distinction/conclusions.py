@@ -53,13 +53,23 @@ def _table(mixture: str, cases: Sequence[Case]) -> Table:
             percent(case.mean("fit", "train_accuracy")),
             percent(case.mean("fit", "test_accuracy")),
             case.mean("confidence"),
+            case.mean("gradient_norm"),
         ]
         for case, p in zip(cases, corrected(cases), strict=True)
     ]
     seeds = len(cases[0].found)
     return Table(
         TITLES[mixture],
-        ["learner, weight decay", "effect", "p", "p (Holm)", "train accuracy", "test accuracy", "confidence"],
+        [
+            "learner, weight decay",
+            "effect",
+            "p",
+            "p (Holm)",
+            "train accuracy",
+            "test accuracy",
+            "confidence",
+            "‖∇L‖",
+        ],
         rows,
         "Effect: mean influence of matching training tasks less that of the others, in standard deviations over "
         f"training tasks; negative: they help more. p: {PERMUTATIONS:,} permutations of labels over training tasks "

@@ -59,8 +59,9 @@ def _darkening(cases: Sequence[Case]) -> Table:
         "Darkening the test task by α from 0 to 1",
         ["learner, curvature", *(f"self-rank: {t}" for t in trends), *(f"self-score: {t}" for t in trends)],
         [[case.label, *case.trend("self_ranks"), *case.trend("self_scores")] for case in cases],
-        "Kendall's τ between α and the mean over tasks, by the damped inverse; two-sided p. τ > 0: the darker a task, "
-        "the worse its rank and its score. Empty where nothing changes.",
+        "Kendall's τ between α and the mean over tasks, by the damped inverse; two-sided p. τ > 0: the darker, the "
+        "worse its rank and score. Empty where nothing changes. All points of a curve are of the same tasks: p is of its "
+        "shape.",
     )
 
 
@@ -120,7 +121,7 @@ def _badly_ranked(case: Case) -> dict[int | None, tuple[float, float]]:
 def _bad_is_hard(cases: Sequence[Case]) -> Finding:
     """A task with a small gradient has a small score, whatever the curvature: the easy ones."""
     rho = np.array([pair for case in cases for pair in _badly_ranked(case).values()]).reshape(-1, 2)
-    claim = "Tasks with bad self-ranks are those of high loss or low confidence."
+    claim = "Tasks with bad self-ranks are those of high loss and low confidence."
     if not len(rho):
         return Finding(claim, "undecided", "Nearly all tasks rank themselves first, by every inverse.")
     with_loss, with_confidence = (_shown(value) for value in np.nanmedian(rho, 0))
@@ -157,7 +158,7 @@ def _more_directions(cases: Sequence[Case]) -> Finding:
         for label, (rank, first, last) in ends.items()
     )
     return Finding(
-        "The more eigen-directions the pseudo-inverse keeps, the more tasks rank themselves first.",
+        "A few eigen-directions are not enough: more tasks rank themselves first with all of them.",
         "holds" if all(rises) else "does not hold" if not any(rises) else "undecided",
         f"{said}.",
     )
