@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ..outcome import Finding, Table
+from ..statistics import bootstrap
 from .compared import DROPPED, EXACT_HESSIAN, GAUSS_NEWTON, sketch
 from .results import Results
 
@@ -30,6 +31,13 @@ def verdict(holds: Sequence[bool]) -> str:
     if all(holds):
         return "holds"
     return "undecided" if any(holds) else "does not hold"
+
+
+def verdict_of_gains(intervals: Sequence[tuple[float, float]]) -> str:
+    """By seed: all intervals lie above zero, all below, or nothing is decided, as where there is none (NaN)."""
+    if all(low > 0 for low, _ in intervals):
+        return "holds"
+    return "does not hold" if all(high < 0 for _, high in intervals) else "undecided"
 
 
 def _claims(results: Results, case: str) -> Iterator[Finding]:
@@ -65,15 +73,21 @@ def _agrees(results: Results, case: str, claim: str, method: str, against: str) 
 
 
 def _closer(results: Results, case: str, claim: str, method: str, against: str) -> Finding:
-    """The median over test tasks of what ρ gains on the best simple method is above zero, seed by seed."""
+    """The median over test tasks of what ρ gains on the best simple method: above zero, with its interval, by seed."""
     best = max(results.simple(case), key=lambda name: _median(results, case, name, against))
     ours, theirs = (results.each(case, name, against) for name in (method, best))
-    gains = {seed: _nanmedian(ours[seed] - theirs[seed]) for seed in ours if seed in theirs}
+    gains = {seed: _known(ours[seed] - theirs[seed]) for seed in ours if seed in theirs}
+    intervals = {seed: bootstrap(gain, np.median) for seed, gain in gains.items()}
+    told = ", ".join(
+        f"{_nanmedian(gain):+.3f} [{low:+.3f}, {high:+.3f}] for seed {seed}"
+        for (seed, gain), (low, high) in zip(gains.items(), intervals.values(), strict=True)
+    )
     return Finding(
         f"{case}: {claim}",
-        verdict([gain > 0 for gain in gains.values()]),
+        verdict_of_gains([*intervals.values()]),
         f"the best of these is {best}, median Spearman {_median(results, case, best, against):.3f} against "
-        f"{_median(results, case, method, against):.3f}; median difference {_by_seed(gains)}",
+        f"{_median(results, case, method, against):.3f}; paired median difference with its 95% bootstrap interval over "
+        f"test tasks, which is to lie above zero: {told}",
     )
 
 
@@ -160,8 +174,12 @@ def _median(results: Results, case: str, method: str, against: str) -> float:
 
 
 def _nanmedian(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
+    known = _known(values)
     return float(np.median(known)) if len(known) else float("nan")
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]
 
 
 def _by_seed(values: Mapping[int, float]) -> str:

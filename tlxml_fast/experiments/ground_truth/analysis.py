@@ -51,9 +51,7 @@ def names(seeds: Seeds) -> list[str]:
 
 def agreement(seeds: Seeds, k: int, truth: str, name: str) -> Agreement:
     """Of a scoring with a truth, over the groups of k tasks."""
-    return _join(
-        _compared(_predicted(found, k, name), _changes(found, k, truth)) for found in _retrainings(seeds)
-    )
+    return _join([_compared(*pair) for pair in pairs(seeds, k, truth, name)])
 
 
 def agreement_of_truths(seeds: Seeds, k: int, truth: str, other: str) -> Agreement:
@@ -65,9 +63,14 @@ def agreement_of_truths(seeds: Seeds, k: int, truth: str, other: str) -> Agreeme
 
 def both(seeds: Seeds, k: int, truth: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """All predictions and all changes, flat."""
-    pairs = [(_predicted(found, k, name), _changes(found, k, truth)) for found in _retrainings(seeds)]
-    cut = [(p[:, : c.shape[1]].ravel(), c.ravel()) for p, c in pairs]
-    return np.concatenate([p for p, _ in cut]), np.concatenate([c for _, c in cut])
+    found = pairs(seeds, k, truth, name)
+    return np.concatenate([p.ravel() for p, _ in found]), np.concatenate([c.ravel() for _, c in found])
+
+
+def pairs(seeds: Seeds, k: int, truth: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Predictions and changes of every seed, [n_test, groups] twice, of the groups that the truth has."""
+    found = [(_predicted(each, k, name), _changes(each, k, truth)) for each in _retrainings(seeds)]
+    return [(p[:, : c.shape[1]], c) for p, c in found]
 
 
 def chance(seeds: Seeds, k: int, truth: str, name: str, permutations: int = 2000) -> float:
@@ -75,11 +78,7 @@ def chance(seeds: Seeds, k: int, truth: str, name: str, permutations: int = 2000
 
     The groups of the predictions are permuted, alike for all test tasks, since these share the groups removed.
     """
-    products = []
-    for found in _retrainings(seeds):
-        changes = _changes(found, k, truth)
-        predicted = _predicted(found, k, name)[:, : changes.shape[1]]
-        products.append(_unit_ranks(predicted).T @ _unit_ranks(changes) / len(changes))
+    products = [_unit_ranks(p).T @ _unit_ranks(c) / len(c) for p, c in pairs(seeds, k, truth, name)]
     rng = np.random.default_rng(0)
     observed = sum(np.trace(product) for product in products)
     drawn = [
@@ -120,18 +119,23 @@ class Detection(NamedTuple):
 
 def detection(seeds: Seeds, learner: str, name: str, by: str) -> Detection | None:
     """By the tasks' scores of themselves (`own`) or their mean scores (`mean`); None where there is no such score."""
-    areas, precisions = [], []
-    for numbers in seeds.values():
-        found = numbers["detection"]
-        corrupted = np.array(found["corrupted"])
-        scores = found["learners"][learner][by].get(name)
-        if scores is None:
-            return None
-        # what is suspicious: to be harmful to others, and to have much influence on oneself, which is negative
-        suspicion = np.array(scores, float) * (1 if by == "mean" else -1)
-        areas.append(auc(suspicion, corrupted))
-        precisions.append(precision_at(suspicion, corrupted, int(corrupted.sum())))
-    return Detection(np.array(areas), np.array(precisions))
+    if by not in _scored(seeds, learner, name):
+        return None
+    found = suspicions(seeds, learner, name, by)
+    precisions = [precision_at(suspicion, corrupted, int(corrupted.sum())) for suspicion, corrupted in found]
+    return Detection(np.array([auc(*each) for each in found]), np.array(precisions))
+
+
+def suspicions(seeds: Seeds, learner: str, name: str, by: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """How suspicious every training task is, and whether it was corrupted, [M] twice, of every seed.
+
+    Suspicious is to be harmful to others, and to have much influence on oneself, which is negative.
+    """
+    sign = 1 if by == "mean" else -1
+    return [
+        (sign * np.array(found["learners"][learner][by][name], float), np.array(found["corrupted"], bool))
+        for found in (numbers["detection"] for numbers in seeds.values())
+    ]
 
 
 def learners(seeds: Seeds) -> list[str]:
@@ -140,6 +144,12 @@ def learners(seeds: Seeds) -> list[str]:
 
 
 # ---- inside -------------------------------------------------------------------------------------------
+
+
+def _scored(seeds: Seeds, learner: str, name: str) -> list[str]:
+    """`own`, `mean` or both."""
+    found = next(iter(seeds.values()))["detection"]["learners"][learner]
+    return [by for by in ("own", "mean") if name in found[by]]
 
 
 def _any(seeds: Seeds) -> dict[str, Any]:

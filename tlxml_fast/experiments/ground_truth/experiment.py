@@ -7,10 +7,11 @@ from typing import Any
 
 from ..base import Experiment, Setup
 from ..outcome import Outcome
-from .conclusions import findings, tables
+from .conclusions import findings
 from .detection import corrupted_and_found
 from .drawings import drawings
 from .removal import removed_and_retrained
+from .tables import tables
 
 
 class GroundTruth(Experiment):

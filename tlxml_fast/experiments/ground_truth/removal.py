@@ -55,6 +55,7 @@ def removed_and_retrained(setup: Setup, seed: int) -> dict[str, Any]:
         "smallest_eigenvalue": float(eigenvalues[0]),
         "largest_eigenvalue": float(eigenvalues[-1]),
         **_fit(objective, tests, minimum.omega),
+        "omega": minimum.omega.tolist(),  # in full: all that follows can be computed again from it
         "scores": {},
     }
     ways = scorings(size.rank, seed)

@@ -59,9 +59,9 @@ def _darkening(cases: Sequence[Case]) -> Table:
         "Darkening the test task by α from 0 to 1",
         ["learner, curvature", *(f"self-rank: {t}" for t in trends), *(f"self-score: {t}" for t in trends)],
         [[case.label, *case.trend("self_ranks"), *case.trend("self_scores")] for case in cases],
-        "Kendall's τ between α and the mean over tasks, by the damped inverse; two-sided p. τ > 0: the darker, the "
-        "worse its rank and score. Empty where nothing changes. All points of a curve are of the same tasks: p is of its "
-        "shape.",
+        "Kendall's τ between α and the mean over tasks, by the damped inverse; two-sided p. τ > 0: the darker a task, "
+        "the worse its rank and score. Empty where nothing changes. All points of a curve are of the same tasks: p is "
+        "of its shape.",
     )
 
 
