@@ -23,7 +23,7 @@ from tlxml_fast.experiments.approximation.compared import (
     QUICK,
     sketch,
 )
-from tlxml_fast.experiments.approximation.conclusions import findings, tables, verdict
+from tlxml_fast.experiments.approximation.conclusions import findings, tables, verdict, verdict_of_gains
 from tlxml_fast.experiments.approximation.drawings import drawings
 from tlxml_fast.experiments.approximation.memory import held
 from tlxml_fast.experiments.approximation.methods import ByInfluence
@@ -182,6 +182,24 @@ def test_seeds_that_disagree_decide_nothing():
         "does not hold",
         "undecided",
     ]
+
+
+def test_a_gain_within_its_noise_decides_nothing():
+    """A median difference above zero, of four test tasks that disagree."""
+    numbers = made_up(0.95, 0.5, 0.93)
+    ours = next(m for m in numbers["MAML"]["methods"] if m["name"] == GAUSS_NEWTON)
+    ours["agreement"][EXACT_HESSIAN][0]["spearman"] = [0.51, 0.52, 0.51, 0.3]
+    found = findings(Results({0: numbers}))[2]
+    assert found.verdict == "undecided"
+    assert "+0.010 [-0.200, +0.020] for seed 0" in found.because
+
+
+def test_gains_decide_where_all_seeds_do():
+    nothing = (float("nan"),) * 2
+    assert verdict_of_gains([(0.1, 0.2), (0.1, 0.3)]) == "holds"
+    assert verdict_of_gains([(-0.2, -0.1)]) == "does not hold"
+    for intervals in ([(0.1, 0.2), (-0.2, -0.1)], [(0, 0.1)], [(0.1, 0.2), nothing], [nothing]):
+        assert verdict_of_gains(intervals) == "undecided"
 
 
 def test_tables_have_every_method_and_median():

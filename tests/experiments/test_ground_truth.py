@@ -7,15 +7,18 @@ import json
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.stats
+import sklearn.metrics
 import torch
 import torch.nn.functional as F
 
 import tlxml_fast as tlx
 from tlxml_fast.experiments import Setup
 from tlxml_fast.experiments.ground_truth import GroundTruth, detection, removal, subject
-from tlxml_fast.experiments.ground_truth.analysis import agreement, both, chance, of
+from tlxml_fast.experiments.ground_truth.analysis import agreement, both, chance, of, pairs
 from tlxml_fast.experiments.ground_truth.analysis import detection as detected
 from tlxml_fast.experiments.ground_truth.conclusions import GAUSS_NEWTON, HESSIAN
+from tlxml_fast.experiments.ground_truth.gains import _auc, _counts, _spearman, gain, gain_of_detection
 from tlxml_fast.experiments.ground_truth.scoring import scorings
 
 TRAIN, TEST, SIZES = 6, 3, (1, 3)
@@ -44,8 +47,8 @@ def numbers(seed: int) -> dict:
         warm = np.array([-exact[:, group].sum(1) / TRAIN for group in groups])
         truths = {"warm": warm, "scratch": rng.standard_normal((4, TEST)), "bregman": 2 * warm}
         removals.append({"k": k, "groups": groups, "truths": {n: truth(c) for n, c in truths.items()}})
-    corrupted = [True] + [False] * (TRAIN - 1)
-    suspicious = [5.0, 1, 2, 3, 4, 0]
+    corrupted = [True] * 2 + [False] * (TRAIN - 2)
+    suspicious = [5.0, 4, 1, 2, 3, 0]
     found = {
         "own": {name: [-s for s in suspicious] for name in OWN},
         "mean": {name: suspicious[::-1] if name == HESSIAN else suspicious for name in NAMES},
@@ -107,8 +110,66 @@ def test_removing_a_helpful_task_raises_the_loss():
 def test_detection_looks_at_the_right_end():
     assert detected(SEEDS, "MAML", GAUSS_NEWTON, "own").auc.tolist() == [1, 1]
     assert detected(SEEDS, "MAML", GAUSS_NEWTON, "mean").precision.tolist() == [1, 1]
-    assert detected(SEEDS, "MAML", HESSIAN, "mean").auc.tolist() == [0, 0]
+    assert detected(SEEDS, "MAML", HESSIAN, "mean").auc.tolist() == [1 / 4, 1 / 4]
     assert detected(SEEDS, "MAML", "random", "own") is None
+
+
+def test_rank_correlations_and_areas_of_resamples():
+    """By scipy and scikit-learn, of the columns drawn, with ties; the first draw is what was observed."""
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(4, size=(2, 3, 9)).astype(float)
+    counts = _counts(rng, 9)
+    assert (counts[0] == 1).all()
+    found = _spearman(a, b, counts)
+    for d in range(0, 500, 50):
+        drawn = np.repeat(np.arange(9), counts[d].astype(int))
+        want = [scipy.stats.spearmanr(x[drawn], y[drawn]).statistic for x, y in zip(a, b, strict=True)]
+        np.testing.assert_allclose(found[d], want, atol=1e-12)
+    corrupted = np.arange(9) < 3
+    bad, good = _counts(rng, 3), _counts(rng, 6)
+    areas = _auc(a[0], corrupted, bad, good)
+    for d in (0, 7, 99):
+        drawn = np.repeat(np.arange(9), np.concatenate([bad[d], good[d]]).astype(int))
+        assert areas[d] == pytest.approx(sklearn.metrics.roc_auc_score(corrupted[drawn], a[0][drawn]))
+
+
+def test_a_gain_is_over_the_groups_that_both_have():
+    """Of the truth from the initialisation only four groups are known, of that from the minimum six."""
+    found = gain(SEEDS, 1, ("scratch", HESSIAN), ("warm", HESSIAN))
+    assert found.groups == 2 * 4
+    want = [
+        np.concatenate(
+            [tlx.experiments.statistics.spearman(p[:, :4], c[:, :4]) for p, c in pairs(SEEDS, 1, t, HESSIAN)]
+        ).mean()
+        for t in ("scratch", "warm")
+    ]
+    assert (found.ours, found.theirs) == pytest.approx(want)
+    assert found.difference.mean == pytest.approx(want[0] - want[1])
+    assert found.difference.low < found.difference.mean < found.difference.high
+
+
+def test_an_interval_of_gains_knows_of_groups():
+    """All test tasks are alike, so that resampling them alone would give no interval at all."""
+    seeds = json.loads(json.dumps({0: numbers(0)}))
+    found = seeds["0"]["retraining"]
+    for name in (HESSIAN, "random"):
+        found["scores"][name] = [found["scores"][name][0]] * TEST
+    for removal_ in found["removals"]:
+        removal_["truths"]["warm"]["changes"] = [
+            [row[0]] * TEST for row in removal_["truths"]["warm"]["changes"]
+        ]
+    assert agreement(seeds, 1, "warm", HESSIAN).spearman.std() < 1e-12
+    found = gain(seeds, 1, ("warm", HESSIAN), ("warm", "random")).difference
+    assert found.high - found.low > 0.1
+
+
+def test_one_corrupted_task_decides_nothing():
+    found = gain_of_detection(SEEDS, "MAML", (GAUSS_NEWTON, "mean"), (HESSIAN, "mean"))
+    assert found.mean == pytest.approx(3 / 4)
+    assert found.low < found.mean < found.high
+    alone = json.loads(json.dumps({0: numbers(0)}))
+    alone["0"]["detection"]["corrupted"] = [True] + [False] * (TRAIN - 1)
+    assert np.isnan(gain_of_detection(alone, "MAML", (GAUSS_NEWTON, "mean"), (HESSIAN, "mean"))).all()
 
 
 def test_conclusions_follow_the_numbers():
@@ -205,6 +266,7 @@ def test_leave_one_out_by_a_plain_loop(monkeypatch, one_thread):
     omega = minimum(start, list(range(len(train))))
     before = plain_losses(test, torch.tensor(omega), size.hidden).detach()
     assert found["test_loss"] == pytest.approx(float(before.mean()), abs=1e-4)
+    np.testing.assert_allclose(found["omega"], omega, atol=1e-3)
     first = found["removals"][0]
     for group, change in zip(first["groups"][:2], first["truths"]["warm"]["changes"][:2], strict=True):
         kept = [i for i in range(len(train)) if i not in group]

@@ -91,8 +91,8 @@ def test_the_judge_counts(setting):
     assert all(value == 0 for key, value in untouched.items() if not key.endswith("_errors"))
 
 
-def numbers(seed: int, gain: float) -> dict:
-    """Influence lowers the fresh loss by `gain` more than anything else."""
+def numbers(seed: int, gain: float, costs: tuple[float, ...] = (0.01,) * 4) -> dict:
+    """Influence lowers the fresh loss by `gain` more than anything else; others pay by intervention, ± 0.001."""
     rng = np.random.default_rng(seed)
     outcomes = [
         {
@@ -102,7 +102,7 @@ def numbers(seed: int, gain: float) -> dict:
             "moved": 0.1,
             "seen_loss": -0.1,
             "fresh_loss": float(rng.normal(-gain if chooser == "Gauss-Newton" else 0, 0.1)),
-            "others_loss": 0.01,
+            "others_loss": cost + 0.001 * (-1) ** target,
             "others_accuracy": 0.0,
             **{
                 f"{half}_{what}": 2
@@ -112,7 +112,7 @@ def numbers(seed: int, gain: float) -> dict:
         }
         for target in range(12)
         for chooser in CHOSEN_BY
-        for intervention in INTERVENTIONS
+        for intervention, cost in zip(INTERVENTIONS, costs, strict=True)
     ]
     test = {f"{h}_{what}": [0.5] * 12 for h in ("seen", "fresh") for what in ("losses", "accuracies")}
     one = {"train": 9, "k": 2, "targets": list(range(12)), "outcomes": outcomes, "test": test}
@@ -125,6 +125,28 @@ def test_conclusions_follow_the_numbers(gain, verdict):
     outcome = Repair().conclude(Setup(), seeds)
     assert [finding.verdict for finding in outcome.findings[:4]] == [verdict] * 4
     assert [finding.verdict for finding in outcome.findings[4:]] == ["does not hold"] * 2  # others pay
+    assert "below 0.0050" in outcome.findings[4].because
     comparisons = outcome.tables[-1]
     assert len(comparisons.rows) == 32
     assert all(row[-1] == min(1, 32 * row[-2]) for row in comparisons.rows)
+
+
+@pytest.mark.parametrize(
+    ("costs", "verdict"),
+    [
+        ((0, 0, 0, 0), "holds"),
+        ((0, 0, 0, 0.0045), "does not hold"),  # one is enough, however small
+        ((-0.1, 0, 0, 0), "holds"),
+    ],
+)
+def test_one_dear_intervention_refutes_that_they_are_free(costs, verdict):
+    outcome = Repair().conclude(Setup(), {0: numbers(0, 1.0, costs)})
+    assert [finding.verdict for finding in outcome.findings[4:]] == [verdict] * 2
+
+
+def test_a_cost_that_may_be_large_decides_nothing():
+    """The interval has zero and the bound in it."""
+    seeds = {0: numbers(0, 1.0, (0, 0, 0, 0))}
+    for outcome in seeds[0]["MAML"]["outcomes"]:
+        outcome["others_loss"] *= 100
+    assert Repair().conclude(Setup(), seeds).findings[4].verdict == "undecided"

@@ -61,10 +61,12 @@ def retrain_without(
     progress: bool = False,
     **settings: Any,
 ) -> list[Minimum]:
-    """The minimum without each group of tasks, downhill from `start` [q].
+    """A minimum without each group of tasks, downhill from `start` [q].
 
-    Started at ω̂ it is the minimum that ω̂ moves to, which influence speaks of. Started where training did, it is what
-    training would have found, which may lie in another basin altogether.
+    Started at ω̂ it is a minimum downhill from ω̂. Influence speaks of the path of minima that ω̂ follows as the weight of
+    the group falls to nought, and this need not lead to the same one: the weight is taken away at once, and the steps
+    of L-BFGS can be long enough to cross into a neighbouring basin. Started where training did, it is what training
+    would have found, which may lie in another basin altogether.
 
     settings  of `minimise`; `scaling` where the start is near
     """
