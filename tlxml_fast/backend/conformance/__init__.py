@@ -4,7 +4,8 @@ python -m tlxml_fast.backend.conformance NAME
 """
 
 from .cases import CASES, Case
-from .checks import CHECKS, Failure
+from .checks import CHECKS
+from .comparing import Failure
 from .run import Result, conform
 
 __all__ = ["CASES", "CHECKS", "Case", "Failure", "Result", "conform"]

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
-from torch.func import hessian, jacrev
+from torch import nn
 
-from ...learners import MAML, Episode, Learner, ProtoNet
-from ...linearize import FlatParameters
+from ...learners import MAML, Learner, ProtoNet
 from ...models import conv4, mlp
 from ...task import Task, TaskSet
+from .truth import Truth
 
 
 @dataclass(frozen=True)
 class Case:
     """A learner in float64 and its tasks.
 
-    exact   whether torch's own third derivatives of the module are right, so that there is a true Hessian
+    exact   whether torch's own third derivatives of the module are right, so that there is a dense Hessian; those of
+            BatchNorm by the batch's statistics are not (torch 2.14)
     """
 
     name: str
@@ -30,63 +30,42 @@ class Case:
 
     @cached_property
     def truth(self) -> Truth:
-        """Dense, by torch.func, of the learner's own pure functions."""
+        """Of the tasks, as training adapts."""
         return Truth(self.learner(), self.tasks)
 
-
-class Truth:
-    """Logits, losses, Jacobians and Hessians of every task in float64, by reverse mode alone."""
-
-    def __init__(self, learner: Learner, tasks: TaskSet):
-        self.learner, self.tasks = learner, tasks
-        parameters = {name: p.detach() for name, p in learner.parameters().items()}
-        self.flat = FlatParameters(parameters)
-        self.omega = self.flat.flatten(parameters)
-
-    def logits_of(self, task: Task) -> Callable[[Tensor], Tensor]:
-        """ω → f, [n, C]."""
-        episode = Episode.of(task, torch.float64, self.omega.device)
-        return lambda omega: self.learner.query_logits(self.flat.unflatten(omega), episode, task.ways)
-
-    def loss_of(self, task: Task) -> Callable[[Tensor], Tensor]:
-        """ω → L."""
-        logits = self.logits_of(task)
-        return lambda omega: self.learner.loss(logits(omega), task.query_y)
+    @cached_property
+    def evaluation(self) -> Truth:
+        """Of the tasks, as evaluation adapts."""
+        return self.evaluated(self.learner())
 
     @cached_property
-    def logits(self) -> Tensor:
-        """[T, n, C]."""
-        return torch.stack([self.logits_of(task)(self.omega) for task in self.tasks])
+    def moved(self) -> Truth:
+        """Of the tasks, after the learner's module was moved."""
+        learner = self.learner()
+        move(learner.module, 1)
+        return Truth(learner, self.tasks)
 
     @cached_property
-    def losses(self) -> Tensor:
-        """[T]."""
-        return torch.stack([self.loss_of(task)(self.omega) for task in self.tasks])
+    def ragged(self) -> Truth:
+        """Of tasks of two shapes: the second has a single query."""
+        first, second, *others = self.tasks
+        fewer = second.replace(query_x=second.query_x[:1], query_y=second.query_y[:1])
+        return Truth(self.learner(), TaskSet([first, fewer, *others]))
 
-    @cached_property
-    def J(self) -> Tensor:
-        """[T, n, C, q]."""
-        return torch.stack([jacrev(self.logits_of(task))(self.omega) for task in self.tasks])
+    def evaluated(self, learner: Learner) -> Truth:
+        """Of the tasks, by another learner as evaluation adapts."""
+        return Truth(learner.at_evaluation(), self.tasks)
 
-    @cached_property
-    def gradients(self) -> Tensor:
-        """[T, q]."""
-        return torch.stack([jacrev(self.loss_of(task))(self.omega) for task in self.tasks])
 
-    @cached_property
-    def gauss_newton(self) -> Tensor:
-        """J_tᵀΛ_tJ_t, [T, q, q], Λ_t the Hessian of the loss in the logits."""
-        found = []
-        for task, f, J in zip(self.tasks, self.logits, self.J, strict=True):
-            of_logits = hessian(lambda logits, y=task.query_y: self.learner.loss(logits, y))(f)
-            J = J.flatten(0, 1)
-            found.append(J.T @ of_logits.reshape(len(J), len(J)) @ J)
-        return torch.stack(found)
-
-    @cached_property
-    def hessian(self) -> Tensor:
-        """∇²L_t, [T, q, q], reverse over reverse."""
-        return torch.stack([jacrev(jacrev(self.loss_of(task)))(self.omega) for task in self.tasks])
+def move(module: nn.Module, seed: int) -> None:
+    """All parameters a little, in place, and the buffers, variances among them, by a tenth."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=g, dtype=p.dtype))
+        for b in module.buffers():
+            if b.is_floating_point():
+                b.mul_(1.1)
 
 
 def _tasks(count: int, features: tuple[int, ...], ways: int, shots: int, queries: int, seed: int) -> TaskSet:
@@ -118,12 +97,18 @@ def _regression(count: int, seed: int) -> TaskSet:
 
 def _double(module: nn.Module) -> nn.Module:
     """In float64, all parameters moved a little from their initialisation, where many derivatives vanish."""
-    g = torch.Generator().manual_seed(0)
     module = module.double()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=g, dtype=p.dtype))
+    move(module, 0)
     return module
+
+
+def _seen(module: nn.Module) -> nn.Module:
+    """After its BatchNorm saw batches."""
+    module.train()
+    with torch.no_grad():
+        for task in IMAGES:
+            module(task.support_x)
+    return module.eval()
 
 
 FLAT, IMAGES = _tasks(3, (4,), 3, 2, 2, 0), _tasks(2, (1, 16, 16), 2, 2, 1, 1)
@@ -132,6 +117,11 @@ CASES = (
     Case(
         "MAML, tanh, three steps",
         lambda: MAML(_double(mlp(4, (5, 4), 3, seed=1, activation="tanh")), 0.2, inner_steps=3),
+        FLAT,
+    ),
+    Case(
+        "MAML, another number of steps on a new task",
+        lambda: MAML(_double(mlp(4, 4, 3, seed=10, activation="tanh")), 0.3, 1, inner_steps_eval=2),
         FLAT,
     ),
     Case("ANIL", lambda: MAML(_double(mlp(4, 5, 3, seed=2, activation="gelu")), 0.3, adapt="head"), FLAT),
@@ -159,4 +149,14 @@ CASES = (
     Case("ProtoNet, cosine", lambda: ProtoNet(_double(mlp(4, 5, 4, seed=7)), "cosine", scale=3.0), FLAT),
     Case("ProtoNet, Conv4", lambda: ProtoNet(_double(conv4(2, 1, 16, seed=8))), IMAGES, exact=False),
     Case("MAML, Conv4", lambda: MAML(_double(conv4(2, 1, 16, 2, seed=9)), 0.1), IMAGES, exact=False),
+    Case(
+        "ProtoNet, Conv4, running statistics",
+        lambda: ProtoNet(_seen(_double(conv4(2, 1, 16, seed=11))), norm="running"),
+        IMAGES,
+    ),
+    Case(
+        "MAML, Conv4, running statistics",
+        lambda: MAML(_seen(_double(conv4(2, 1, 16, 2, seed=12))), 0.1, norm="running"),
+        IMAGES,
+    ),
 )

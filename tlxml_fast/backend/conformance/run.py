@@ -12,7 +12,8 @@ from rich.text import Text
 from ...errors import FallbackWarning, InfluenceWarning
 from ..protocol import Backend
 from .cases import CASES, Case
-from .checks import CHECKS, Check, Failure
+from .checks import CHECKS, IN_FLOAT32, Check
+from .comparing import Failure
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def conform(
         if learner.kind not in able.learners or learner.loss.name not in able.losses:
             continue
         for check in checks:
-            if check.__name__ == "single" and "float32" not in able.dtypes:
+            if check in IN_FLOAT32 and "float32" not in able.dtypes:
                 continue
             yield Result(check.__name__, case.name, _failure(backend, case, check))
 
