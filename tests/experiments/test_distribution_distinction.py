@@ -8,7 +8,7 @@ import torch
 
 from tlxml_fast import TaskSet
 from tlxml_fast.data import glyphs, permute_classes
-from tlxml_fast.experiments import Setup
+from tlxml_fast.experiments import Setup, run_experiment
 from tlxml_fast.experiments.distribution_distinction import DistributionDistinction
 from tlxml_fast.experiments.distribution_distinction.cases import cases_of, corrected
 from tlxml_fast.experiments.distribution_distinction.experiment import _profiles
@@ -127,3 +127,10 @@ def test_holm_is_over_the_cases():
 def test_renaming_twice_is_another_renaming():
     tasks = made_up(["a"])
     assert permute_classes(tasks, 1)[0].id == permute_classes(tasks, 1)[0].id
+
+
+@pytest.mark.slow
+def test_images_too_small_for_conv4_have_both_learners(tmp_path, one_thread):
+    setup = Setup("digits", quick=True, progress=False)
+    record = run_experiment(DistributionDistinction(), setup, [0], tmp_path)
+    assert {case["learner"] for case in record["seeds"]["0"]["cases"]} == {"MAML, MLP", "ProtoNet, MLP"}
