@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...report.figures import Theme
+from ..intervals import draw_intervals, legend_above
 from ..outcome import Drawing
 from .analysis import TRUTHS, Seeds, agreement, both, detection, learners, names, of, sizes
 from .conclusions import GAUSS_NEWTON, HESSIAN
@@ -54,23 +55,12 @@ def _agreement(figure: Figure, theme: Theme, seeds: Seeds) -> None:
         axes.axvline(0, color=theme.faint, linewidth=0.6)
         for i, (truth, colour) in enumerate(_colours(theme).items()):
             found = [of(agreement(seeds, k, truth, name).spearman) for name in shown]
-            mean, low, high = np.array(found, float).T
-            axes.errorbar(
-                mean,
-                place + 0.22 * (1 - i),
-                xerr=np.abs(np.array([mean - low, high - mean])),
-                fmt="o",
-                markersize=3,
-                linewidth=1,
-                color=colour,
-                label=TRUTHS[truth],
-            )
+            draw_intervals(axes, place + 0.22 * (1 - i), np.array(found, float), colour, TRUTHS[truth])
         axes.set_xlim(-0.75, 1.05)
         axes.set_title(f"k = {k}", fontsize=8, color=theme.ink)
         axes.set_xlabel("ρ")
     columns[0].set_yticks(place, labels=shown)
-    handles, labels = columns[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, labelcolor=theme.ink)
+    legend_above(figure, columns[0], 3, theme)
 
 
 def _scatter(figure: Figure, theme: Theme, seeds: Seeds) -> None:
@@ -119,5 +109,4 @@ def _detection(figure: Figure, theme: Theme, seeds: Seeds) -> None:
         axes.set_title(learner, fontsize=8, color=theme.ink)
         axes.set_xlabel("AUC")
     columns[0].set_yticks(place, labels=shown)
-    handles, labels = columns[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, labelcolor=theme.ink)
+    legend_above(figure, columns[0], 2, theme)

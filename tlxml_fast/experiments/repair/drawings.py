@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...report.figures import Theme
+from ..intervals import draw_intervals, legend_above
 from ..outcome import Drawing
 from ..statistics import bootstrap
 from .case import Case
@@ -34,20 +35,9 @@ def _draw(figure: Figure, theme: Theme, cases: Sequence[Case]) -> None:
         axes.axvline(0, color=theme.faint, linewidth=0.6)
         for i, (chooser, colour) in enumerate(zip(case.choosers, colours, strict=True)):
             values = [case.of("fresh_loss", intervention, chooser) for intervention in case.interventions]
-            means = np.array([v.mean() for v in values])
-            low, high = np.array([bootstrap(v) for v in values]).T
-            axes.errorbar(
-                means,
-                place + 0.15 * (2 - i),
-                xerr=np.abs(np.array([means - low, high - means])),
-                fmt="o",
-                markersize=3,
-                linewidth=1,
-                color=colour,
-                label=chooser,
-            )
+            found = np.array([(v.mean(), *bootstrap(v)) for v in values])
+            draw_intervals(axes, place + 0.15 * (2 - i), found, colour, chooser)
         axes.set_title(case.learner, fontsize=8, color=theme.ink)
         axes.set_xlabel("change of loss, fresh queries")
     columns[0].set_yticks(place, labels=case.interventions)
-    handles, labels = columns[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False, labelcolor=theme.ink)
+    legend_above(figure, columns[0], 5, theme)
