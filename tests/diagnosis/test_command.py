@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
 from rich.console import Console
+from test_cli import tlxml
 
 import tlxml_fast as tlx
-from tlxml_fast.cli import main
 from tlxml_fast.diagnosis import diagnosis_of
 from tlxml_fast.diagnosis.record import key
 from tlxml_fast.diagnosis.retrain import require_retrainable, retrain
@@ -31,18 +29,6 @@ SMALL = {
     "--eval-tasks": 6,
 }
 SCORED = {"--test-tasks": 3, "--curvature": "hessian", "--damping": 0.3, "--train-tasks": 8}
-
-
-def tlxml(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["tlxml-fast", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0), out.getvalue(), err.getvalue()
-    return 0, out.getvalue(), err.getvalue()
 
 
 def done(*arguments: object, **options: object) -> str:

@@ -10,15 +10,12 @@ from torch import Tensor
 from ..curvature import CurvatureOperator, Hessian
 from ..solvers import FittedInverse
 from ..solvers.dense import FittedDense
-from ..solvers.krylov import block_lanczos
-from ..solvers.products import Products, rounding
-from ..solvers.spectrum import from_both_ends
+from ..solvers.spectrum import extreme_eigenvalues
 from .check import Check, figure
 from .subject import Subject
 
 SMALL = 0.1
-# Of Lanczos: vectors in a block, in the basis, the most passes, and the residual of an end relative to the largest.
-BLOCK, BASIS, PASSES, TOLERANCE = 4, 40, 40, 1e-2
+TOLERANCE = 1e-2  # of Lanczos: the residual of an end, relative to the largest
 
 
 def negative_curvature(subject: Subject) -> Check:
@@ -99,21 +96,8 @@ def _of_all(subject: Subject, eigenvalues: Tensor, vectors: Tensor, tasks: int) 
 
 
 def _by_lanczos(operator: CurvatureOperator, tasks: int) -> _Ends:
-    ritz = block_lanczos(
-        Products(operator),
-        operator.q,
-        2,
-        from_both_ends,
-        tol=lambda theta: TOLERANCE * theta.abs().max().expand_as(theta),
-        negligible=rounding(operator),
-        block=BLOCK,
-        largest_basis=BASIS,
-        most_passes=PASSES,
-        seed=0,
-        device=operator.device,
-    )
-    lowest = int(ritz.values.argmin())
-    return _Ends(float(ritz.values.min()), float(ritz.values.max()), ritz.vectors[lowest], tasks)
+    ends = extreme_eigenvalues(operator, tol=TOLERANCE)
+    return _Ends(ends.smallest, ends.largest, ends.direction, tasks)
 
 
 def _floor(inverse: FittedInverse) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class Extremes:
     smallest: float
     largest_residual: float
     smallest_residual: float
+    direction: Tensor = field(compare=False, repr=False)
+    """The Ritz vector of the smallest, [q], float64."""
 
     @property
     def size(self) -> float:
@@ -57,7 +59,7 @@ def extreme_eigenvalues(
         (float(value), float(residual)) for value, residual in zip(ritz.values, ritz.residuals, strict=True)
     ]
     (largest, above), (smallest, below) = max(ends), min(ends)
-    return Extremes(largest, smallest, above, below)
+    return Extremes(largest, smallest, above, below, ritz.vectors[int(ritz.values.argmin())])
 
 
 def from_both_ends(theta: Tensor) -> Tensor:
