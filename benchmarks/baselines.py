@@ -24,6 +24,7 @@ Product = Callable[[Tensor], Tensor]
 
 # Tasks × vectors in one vmap: on two cores products of the small MLP are fastest near this, and memory is bounded.
 PAIRS_AT_ONCE = 2048
+ON_A_DEVICE = 16  # times as many: fewer would leave it idle
 
 
 class Plain:
@@ -80,9 +81,9 @@ def output_hessian(f: Tensor, u: Tensor) -> Tensor:
     return p * (u - (p * u).sum(-1, keepdim=True)) / len(f)
 
 
-def at_once(K: int) -> int:
+def at_once(K: int, device: torch.device) -> int:
     """How many tasks a product with K vectors takes at once."""
-    return max(1, PAIRS_AT_ONCE // K)
+    return max(1, PAIRS_AT_ONCE * (ON_A_DEVICE if device.type == "cuda" else 1) // K)
 
 
 def torch_func(plain: Plain, over_tasks: bool, over_vectors: bool) -> Product:
@@ -103,7 +104,7 @@ def torch_func(plain: Plain, over_tasks: bool, over_vectors: bool) -> Product:
 
     def product(V: Tensor) -> Tensor:
         total = torch.zeros_like(V)
-        for part in plain.chunks(at_once(len(V) if over_vectors else 1)):
+        for part in plain.chunks(at_once(len(V) if over_vectors else 1, V.device)):
             along = partial(tasks, part)
             total += (vmap(along)(V) if over_vectors else torch.stack([along(v) for v in V])).detach()
         return total / len(plain)
@@ -153,7 +154,10 @@ def curvlinops(plain: Plain, K: int) -> Product:
     from curvlinops import GGNLinearOperator
 
     model = _Tasks(plain)
-    data = [({"sx": part.sx, "sy": part.sy, "qx": part.qx}, part.qy) for part in plain.chunks(at_once(K))]
+    data = [
+        ({"sx": part.sx, "sy": part.sy, "qx": part.qx}, part.qy)
+        for part in plain.chunks(at_once(K, plain.omega.device))
+    ]
     operator = GGNLinearOperator(
         model, nn.CrossEntropyLoss(), list(model.parameters()), data,
         check_deterministic=False, batch_size_fn=lambda x: len(x["sx"]),

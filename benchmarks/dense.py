@@ -47,11 +47,11 @@ class DenseCase:
     def run(self, settings: Settings) -> Row:
         """Validated on a few tasks, then timed; residuals and scores are compared on all."""
         few = replace(self, train=VALIDATED, test=VALIDATED, damping=WELL_CONDITIONED)
-        small = few.problem(settings.seed, torch.float64)
+        small = few.problem(settings.seed, torch.float64, settings.device)
         truth = small.influence("reference")[1].values
         ways, missing = available(small.general(ROUNDING))
         errors = validate({OURS: lambda: small.influence()[1].values, **ways}, truth)
-        problem = self.problem(settings.seed)
+        problem = self.problem(settings.seed, device=settings.device)
         timings, dense = (whole if self.whole else composed)(problem, not missing, errors, settings)
         work = arithmetic.scores(problem.learner, problem.train, problem.test)
         return {
@@ -78,11 +78,11 @@ class DenseCase:
 
         return replace(self, learner=lambda: learner, tasks=tasks, train=1, test=1)
 
-    def problem(self, seed: int, dtype: torch.dtype = torch.float32) -> Problem:
+    def problem(self, seed: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Problem:
         """The learner and both sets of tasks."""
         learner = self.learner()
-        learner.module.to(dtype)
-        learner.body.template.to(dtype)
+        learner.module.to(device, dtype)
+        learner.body.template.to(device, dtype)
         train, test = self.tasks(self.train, 2 * seed), self.tasks(self.test, 2 * seed + 1)
         return Problem(learner, train, test, self.damping, dtype)
 

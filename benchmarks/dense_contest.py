@@ -34,7 +34,7 @@ class Agreement:
         self, problem: Problem, general: General, influence: TaskInfluence, matrix: Tensor, B: Tensor
     ):
         self.product = general.product(len(B))
-        x = problem.solutions(influence)
+        x = problem.solutions(influence).to(B)
         self.ours, first = timed(lambda: general.residual(self.product, x, B))
         solved = conjugate_gradients(lambda V: V @ matrix, B, problem.damping, self.ours)
         self.x = solved.x

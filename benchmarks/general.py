@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from .baselines import PAIRS_AT_ONCE, Plain, Product, curvlinops, vmapped_gradients
+from .baselines import Plain, Product, at_once, curvlinops, vmapped_gradients
 from .cg import Solved, conjugate_gradients
 
 Solve = Callable[[Tensor], Tensor]
@@ -85,7 +85,7 @@ def gradients(plain: Plain) -> Tensor:
 
 def matrix_by_products(product: Product, like: Tensor) -> Tensor:
     """G from products with the identity, `COLUMNS` at a time, in the dtype of ω."""
-    return torch.cat([product(part) for part in torch.eye(len(like), dtype=like.dtype).split(COLUMNS)])
+    return torch.cat([product(part) for part in torch.eye(len(like)).to(like).split(COLUMNS)])
 
 
 def matrix_by_pull_backs(plain: Plain) -> Tensor:
@@ -93,12 +93,12 @@ def matrix_by_pull_backs(plain: Plain) -> Tensor:
 
     def rows(sx: Tensor, sy: Tensor, qx: Tensor) -> Tensor:
         logits, pull = vjp(lambda w: plain(w, sx, sy, qx), plain.omega)
-        eye = torch.eye(len(logits), dtype=logits.dtype)
+        eye = torch.eye(len(logits)).to(logits)
         cotangents = torch.einsum("mcr,mk->mrkc", output_factor(logits), eye).flatten(0, 1)  # query m's alone
         return vmap(pull)(cotangents)[0]
 
     G = plain.omega.new_zeros(len(plain.omega), len(plain.omega))
-    for part in plain.chunks(max(1, PAIRS_AT_ONCE // (plain.qx.shape[1] * (plain.ways - 1)))):
+    for part in plain.chunks(at_once(plain.qx.shape[1] * (plain.ways - 1), G.device)):
         R = vmap(rows)(part.sx, part.sy, part.qx).detach().flatten(0, 1)
         G.addmm_(R.mT, R)
     return G / len(plain)

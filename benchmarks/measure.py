@@ -82,7 +82,8 @@ class Timing:
 
 def relative_error(got: Tensor, truth: Tensor) -> float:
     """The largest error, relative to the largest entry."""
-    return float((got.cpu().double() - truth).abs().max() / truth.abs().max())
+    got, truth = got.cpu().double(), truth.cpu().double()
+    return float((got - truth).abs().max() / truth.abs().max())
 
 
 def validate(contestants: Mapping[str, Callable[[], Tensor]], truth: Tensor) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import GaussNewton, TaskInfluence
 from ..errors import InfluenceWarning
 from ..learners import Learner
+from ..ops._dispatch import backend_of
 from ..scores import Scores
 from ..solvers import Dense
 from ..task import TaskSet
@@ -32,8 +33,9 @@ class Problem:
     damping: float
     dtype: torch.dtype
 
-    def influence(self, backend: str = "native") -> tuple[TaskInfluence, Scores]:
-        """Ours."""
+    def influence(self, backend: str | None = None) -> tuple[TaskInfluence, Scores]:
+        """Ours, by the kernels of the device unless a backend is named."""
+        backend = backend or backend_of(next(self.learner.module.parameters()).device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InfluenceWarning)  # nobody trained the learner
             inverse = Dense(damping=self.damping)

@@ -9,7 +9,7 @@ over taps and input channels, images times weights, where either the images or t
 
 Flops are 2·positions·taps·C·O a term and tangent. Tangents are the fastest axis of the grid, so that programs which
 share the primal's operand run together and find it in the second-level cache. `gram` sums positions in parts whose
-length the sizes alone decide; the parts are then added in order.
+length the sizes alone decide, and torch adds the parts.
 """
 
 from __future__ import annotations
@@ -122,78 +122,95 @@ def _gram_term(
 
 @triton.jit
 def _gram(
-    x, many, dx, one, out, T, N, K, each,
+    x, many, dx, one, out, N, K, parts, each,
     H: tl.constexpr, W: tl.constexpr, Ho: tl.constexpr, Wo: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
-    PAD_H: tl.constexpr, PAD_W: tl.constexpr, TOTAL: tl.constexpr,
+    PAD_H: tl.constexpr, PAD_W: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """out [splits, T or 1, K, KH·KW·C, O]; a split has `each` positions of a task, or with TOTAL `each` tasks."""
+    """out [T, parts, K, KH·KW·C, O]; a part has `each` positions of a task."""
     k = tl.program_id(0) % K
-    rows = tl.program_id(0) // K * ROWS + tl.arange(0, ROWS)
+    item = tl.program_id(0) // K
+    tiles = tl.cdiv(KH * KW * C, ROWS)
+    rows = item % tiles * ROWS + tl.arange(0, ROWS)
     in_row = rows < KH * KW * C
     tap, c = rows // C, rows % C
     o = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     in_o = o < O
-    split = tl.program_id(2)
+    piece = (item // tiles).to(tl.int64)
+    task, first = piece // parts, (piece % parts).to(tl.int32) * each
+    last = tl.minimum(first + each, N * Ho * Wo)
     acc = tl.zeros((ROWS, COLUMNS), tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32)
-    if TOTAL:
-        task, last_task, first, last = split * each, tl.minimum(split * each + each, T), 0, N * Ho * Wo
-    else:
-        task = split % T
-        last_task = task + 1
-        first = split // T * each
-        last = tl.minimum(first + each, N * Ho * Wo)
-    wide = tl.full((), 1, tl.int64)  # offsets of tasks may pass 2³¹
-    for t in range(task, last_task):
-        image, position = wide * t * N * H * W, wide * t * N * Ho * Wo
-        if x is not None:
-            acc = _gram_term(
-                acc, x + image * C, C, 0, many + position * K * O, K * O, k * O, first, last, tap, c, in_row, o, in_o,
-                H, W, Ho, Wo, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DEPTH, PRECISION,
-            )  # fmt: skip
-        if dx is not None:
-            acc = _gram_term(
-                acc, dx + image * K * C, K * C, k * C, one + position * O, O, 0, first, last, tap, c, in_row, o, in_o,
-                H, W, Ho, Wo, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DEPTH, PRECISION,
-            )  # fmt: skip
-    at = ((split * K + k).to(tl.int64) * KH * KW * C + rows)[:, None] * O + o[None, :]
+    image, position = task * N * H * W, task * N * Ho * Wo
+    if x is not None:
+        acc = _gram_term(
+            acc, x + image * C, C, 0, many + position * K * O, K * O, k * O, first, last, tap, c, in_row, o, in_o,
+            H, W, Ho, Wo, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DEPTH, PRECISION,
+        )  # fmt: skip
+    if dx is not None:
+        acc = _gram_term(
+            acc, dx + image * K * C, K * C, k * C, one + position * O, O, 0, first, last, tap, c, in_row, o, in_o,
+            H, W, Ho, Wo, KW, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DEPTH, PRECISION,
+        )  # fmt: skip
+    at = ((piece * K + k) * KH * KW * C + rows)[:, None] * O + o[None, :]
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=in_row[:, None] & in_o[None, :])
 
 
 # ---- launchers --------------------------------------------------------------------------------------------------
 
 FEW_CHANNELS = 16
-SPLIT_POSITIONS = 16_384
-MOST_SPLITS = 65_535  # the length of a grid's third axis
 
-# Positions a tile, the step of its inner index, and warps, by what products are made of: as large as registers hold.
+# Of `gram`: positions of a task a program, less where its part of the result is small; where tasks are summed, so many
+# programs as keep every multiprocessor busy to the end, with no fewer positions each than are worth a program.
+PART = 4096
+TOTAL_PROGRAMS, LEAST_PART = 4096, 1024
+
+
+class Tile(NamedTuple):
+    """Rows of a tile, the step of its inner index, warps, and loads under way: as large as registers hold."""
+
+    rows: int
+    depth: int
+    num_warps: int
+    num_stages: int = 2
+
+    def options(self, unit: str, columns: int) -> dict[str, int | str]:
+        """Of a launch whose tiles have up to 64 columns."""
+        return all_registers(
+            {
+                "ROWS": self.rows,
+                "COLUMNS": min(64, max(16, triton.next_power_of_2(columns))),
+                "DEPTH": self.depth,
+                "PRECISION": "ieee" if unit in ("fp32", "fp64") else unit,
+                "num_warps": self.num_warps,
+                "num_stages": self.num_stages,
+            }
+        )
+
+
+# By what products are made of.
 TILES = {
-    "ieee": (64, 16, 8),
-    "fp64": (64, 16, 4),
-    "tf32": (128, 32, 4),
-    "tf32x3": (64, 16, 4),
-    "bf16": (128, 32, 4),
+    "fp32": Tile(64, 16, 8),
+    "fp64": Tile(64, 16, 4),
+    "tf32": Tile(128, 32, 4),
+    "tf32x3": Tile(64, 16, 4),
+    "bf16": Tile(128, 32, 4),
 }
-
 GRAM_TILES = {
-    "ieee": {"ROWS": 32, "DEPTH": 16, "num_warps": 4},
-    "tf32": {"ROWS": 64, "DEPTH": 32, "num_warps": 8},
-    "tf32x3": {"ROWS": 64, "DEPTH": 16, "num_warps": 4},
-    "bf16": {"ROWS": 64, "DEPTH": 16, "num_warps": 4},
+    "fp32": Tile(32, 16, 4),
+    "fp64": Tile(32, 16, 4),
+    "tf32": Tile(64, 32, 8),
+    "tf32x3": Tile(64, 16, 4),
+    "bf16": Tile(64, 16, 4),
 }
+# How weights should lie in memory: FMAs want those of different outputs side by side, TF32's tensor cores take only
+# those of different inputs so; others take either. A copy of the weights is nothing beside the images.
+ALONG_INPUTS = {"fp32": False, "tf32": True, "tf32x3": True}
 
 
-def _tile(precision: str, out: Tensor, columns: int) -> dict[str, int | str]:
-    rows, depth, warps = TILES["fp64" if out.dtype == torch.float64 else precision]
-    return {
-        "ROWS": rows,
-        "COLUMNS": min(64, max(16, triton.next_power_of_2(columns))),
-        "DEPTH": depth,
-        "PRECISION": precision,
-        "num_warps": warps,
-        "num_stages": 2,
-    }
+def _unit(precision: str, out: Tensor) -> str:
+    """float64 is exact whatever the setting."""
+    return "fp64" if out.dtype == torch.float64 else precision
 
 
 class _Geometry(NamedTuple):
@@ -222,20 +239,19 @@ def _launch_product(
     T: int, N: int, K: int, g: _Geometry, back: bool, precision: str,
 ) -> None:  # fmt: skip
     """Weights are [T or 1, taps, I, O] and [T or 1, K, taps, I, O], the last three dense; g.C is I, or back O."""
-    tile = _tile(_precision(precision, out), out, g.O)
-    strides = (g.C * g.O, 1, g.C) if back else (g.C * g.O, g.O, 1)
+    unit, along_inputs = _unit(precision, out), back
+    if ALONG_INPUTS.get(unit, back) != back:
+        weights, dweights = (w if w is None else w.mT.contiguous() for w in (weights, dweights))
+        along_inputs = not back
+    tile = TILES[unit].options(unit, g.O)
+    strides = (g.C * g.O, 1, g.C) if along_inputs else (g.C * g.O, g.O, 1)
     grid = (K * triton.cdiv(N * g.Ho * g.Wo, tile["ROWS"]) * T, triton.cdiv(g.O, tile["COLUMNS"]))
     _product[grid](
         many, weights, weights.stride(0) if weights is not None and len(weights) > 1 else 0,
         one, dweights, dweights.stride(0) if dweights is not None and len(dweights) > 1 else 0,
         0 if dweights is None else dweights.stride(1),
-        out, N, K, *strides, **g._asdict(), BACK=back, TAPS=g.C < FEW_CHANNELS, **all_registers(tile),
+        out, N, K, *strides, **g._asdict(), BACK=back, TAPS=g.C < FEW_CHANNELS, **tile,
     )  # fmt: skip
-
-
-def _precision(precision: str, out: Tensor) -> str:
-    """As `tl.dot` spells it, and bf16; float64 is exact whatever the setting."""
-    return "ieee" if precision == "fp32" or out.dtype == torch.float64 else precision
 
 
 def conv_push(
@@ -265,28 +281,20 @@ def conv_gram(
 ) -> None:  # fmt: skip
     """w̄ [T, K, taps, C, O], or with `total` their sum over tasks, [1, K, taps, C, O]."""
     g = _Geometry(H, W, Ho, Wo, C, O, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w)
-    rows, positions = kernel_h * kernel_w * C, N * Ho * Wo
-    tile = _tile(_precision(precision, gw), gw, O) | GRAM_TILES[_precision(precision, gw)]
-    if rows <= 32:
-        tile["ROWS"] = 16
-    if total:
-        each = max(1, SPLIT_POSITIONS // positions)
-        parts = triton.cdiv(T, each)
-        splits = parts
+    unit, rows = _unit(precision, gw), kernel_h * kernel_w * C
+    tile = GRAM_TILES[unit]._replace(**({"rows": 16} if rows <= 32 else {})).options(unit, O)
+    tiles, columns = triton.cdiv(rows, tile["ROWS"]), triton.cdiv(O, tile["COLUMNS"])
+    if total:  # then all tasks' images are as those of one
+        T, N = 1, T * N
+        parts = triton.cdiv(TOTAL_PROGRAMS, K * tiles * columns)
+        each = max(LEAST_PART, triton.cdiv(N * Ho * Wo, parts))
     else:
-        each = SPLIT_POSITIONS
-        parts = triton.cdiv(positions, each)
-        splits = parts * T
-        if splits > MOST_SPLITS:  # so many small tasks: half of them at a time
-            for tasks, count in ((slice(0, T // 2), T // 2), (slice(T // 2, T), T - T // 2)):
-                given = (v if v is None else v[tasks] for v in (x, gy, dx, gy1))
-                conv_gram(*given, gw[tasks], count, N, K, *g, 0, precision)
-            return
-    out = gw if parts == 1 else gw.new_empty(parts, *gw.shape)
-    grid = (K * triton.cdiv(rows, tile["ROWS"]), triton.cdiv(O, tile["COLUMNS"]), splits)
-    _gram[grid](x, gy, dx, gy1, out, T, N, K, each, **g._asdict(), TOTAL=bool(total), **all_registers(tile))
+        each = PART if tiles > 1 else PART // 2
+    parts = triton.cdiv(N * Ho * Wo, each)
+    out = gw if parts == 1 else gw.new_empty(T, parts, *gw.shape[1:])
+    _gram[(T * parts * tiles * K, columns)](x, gy, dx, gy1, out, N, K, parts, each, **g._asdict(), **tile)
     if parts > 1:
-        torch.sum(out, 0, out=gw)
+        torch.sum(out, 1, out=gw)
 
 
 def cards() -> list[Card]:

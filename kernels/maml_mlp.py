@@ -30,7 +30,7 @@ from torch import Tensor
 
 from tlxml_fast.errors import TlxError
 from tlxml_fast.kernels import maml_mlp_passes as passes
-from tlxml_fast.kernels.card import Card
+from tlxml_fast.kernels.card import Card, meta
 from tlxml_fast.kernels.maml_mlp_passes import INPUTS, OUTPUTS, WIDE
 from tlxml_fast.kernels.target import all_registers
 
@@ -342,6 +342,26 @@ def _card(widths: tuple[int, ...], asked: str, dtype: torch.dtype, activation: i
         flops,
         size * numbers,
         unit,
+        call=_call(asked, table, leaks, (T, K, S, n, P, steps), F, C, dtype),
+    )  # fmt: skip
+
+
+def _call(
+    asked: str, table: list[list[int]], leaks: list[float], sizes: tuple[int, ...], F: int, C: int, dtype: torch.dtype
+) -> tuple[object, ...]:  # fmt: skip
+    """The launcher and its arguments that a card is of."""
+    T, K, S, n, P, steps = sizes
+
+    def when(there: bool, *shape: int) -> Tensor | None:
+        return meta(*shape, dtype=dtype) if there else None
+
+    return (
+        maml_mlp, when(True, T, S, F), when(True, T, S, C), when(True, T, n, F), when(asked == "gradients", T, n, C),
+        when(True, P), when(True, P), torch.tensor(table), torch.tensor(leaks),
+        when(asked in FORWARDS, K, P), when(asked == "pulled", T, K, n, C), when(asked == "sums", T),
+        when(asked == "gradients", T, n, C), when(asked == "dlogits", T, K, n, C), when(asked == "dtheta", T, K, P),
+        when(asked in ("gradients", "pulled"), T, K, P), when(asked == "sums", K, P),
+        T, K, S, n, P, len(table), steps, 0,
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from tlxml_fast.kernels.products import add_product
+
 # Fields of a layer: as in ops.h's table; where W [WIDE, DEEP] and b [WIDE] begin among packed parameters.
 INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION, LEAK = map(tl.constexpr, range(6))
 DEEP, WIDE, PACKED_WEIGHT, PACKED_BIAS = map(tl.constexpr, range(6, 10))
@@ -85,7 +87,7 @@ def change_layer(
     else:
         by = tl.dot(tl.trans(gz), hs[layer - 1], input_precision="ieee")
         if SECOND:
-            by = tl.dot(tl.trans(gzs[layer]), dhs[layer - 1], by, input_precision="ieee")
+            by = add_product(by, tl.trans(gzs[layer]), dhs[layer - 1], "ieee")
         change(base, into, rates, fresh, weight_places(LAYERS, layer, 0, LAYERS[layer][DEEP]), by)
     if LAYERS[layer][BIAS] >= 0:
         places = LAYERS[layer][PACKED_BIAS] + tl.arange(0, LAYERS[layer][WIDE])
@@ -161,10 +163,11 @@ def affine(
 ):  # fmt: skip
     """W h + b for what a layer reads: the outputs hs of the one before, or x."""
     if layer == 0:
-        z = tl.zeros((E, LAYERS[0][WIDE]), theta.dtype.element_ty)
+        OUT: tl.constexpr = LAYERS[0][WIDE]
+        z = tl.zeros((E, OUT), theta.dtype.element_ty)
         for begin in tl.range(0, x[3], DEPTH, disable_licm=True):
             W = weight(theta, rates, LAYERS, 0, begin, DEPTH)
-            z = tl.dot(inputs(x, begin, LAYERS, E, DEPTH), tl.trans(W), z, input_precision="ieee")
+            z = add_product(z, inputs(x, begin, LAYERS, E, DEPTH), tl.trans(W), "ieee")
     else:
         z = tl.dot(hs[layer - 1], tl.trans(whole(theta, rates, LAYERS, layer)), input_precision="ieee")
     if LAYERS[layer][BIAS] >= 0:
@@ -312,7 +315,7 @@ def tangents(
             dz = affine(x, hs, v, rates, LAYERS, layer, E, DEPTH)
             if layer > FROM:
                 W = whole(theta, None, LAYERS, layer)
-                dz = tl.dot(dhs[layer - 1], tl.trans(W), dz, input_precision="ieee")
+                dz = add_product(dz, dhs[layer - 1], tl.trans(W), "ieee")
             dhs += (slopes[layer] * dz,)
             dzs += (dz,)
     return dhs, dzs
@@ -341,7 +344,7 @@ def hessian(
             if layer > UNTIL:
                 r = tl.dot(dgz, whole(theta, None, LAYERS, layer), input_precision="ieee")
                 if layer >= FROM:
-                    r = tl.dot(gzs[layer], whole(v, before, LAYERS, layer), r, input_precision="ieee")
+                    r = add_product(r, gzs[layer], whole(v, before, LAYERS, layer), "ieee")
 
 
 @triton.jit

@@ -158,6 +158,27 @@ def test_precision_is_checked():
         tlx.linearize(learner("ProtoNet"), tasks(), backend="triton", precision="half")
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="a device records graphs")
+def test_graphs_are_a_devices():
+    with pytest.raises(tlx.BackendError, match="graphs=True is for CUDA devices; the parameters are on cpu"):
+        tlx.linearize(learner("ProtoNet"), tasks(), graphs=True)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
+def test_graphs_give_the_same(kind):
+    plain = tlx.linearize(learner(kind), tasks(4), backend="triton")
+    recorded = tlx.linearize(learner(kind), tasks(4), backend="triton", graphs=True)
+    elsewhere = plain.omega + 0.01
+    for K, scale in ((2, 1.0), (2, -3.0), (3, 1.0), (2, 0.5)):
+        V = scale * vectors(K, plain.q).cuda()
+        for product in ("gnvp", "hvp"):
+            near(getattr(recorded, product)(V), getattr(plain, product)(V).cpu())
+            moved = recorded.at(elsewhere)
+            near(getattr(moved, product)(V), getattr(plain.at(elsewhere), product)(V).cpu())
+            near(getattr(recorded, product)(V), getattr(plain, product)(V).cpu())
+
+
 @pytest.mark.skipif(not INTERPRETED, reason="launches are counted in the interpreter")
 @pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
 def test_launches_do_not_grow_with_tasks(kind):

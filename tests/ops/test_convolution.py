@@ -10,6 +10,7 @@ from cases import CONVOLUTION, DTYPES, assert_near, generator
 from tlxml_fast.ops import in_double
 from tlxml_fast.ops._triton import INTERPRETED
 from tlxml_fast.ops.convolution import Sizes, conv_gram, conv_pull, conv_push, examples
+from tlxml_fast.ops.im2col import Window
 
 CASES = [(Sizes(*size), window, shared) for size, window, shared in CONVOLUTION]
 COMPILED = INTERPRETED or torch.cuda.is_available()
@@ -71,3 +72,15 @@ def test_adjoints(size, window, shared):
     gx = conv_pull(size, window, gy, w, None, None)
     gw = conv_gram(size, window, x, gy, None, None, shared)
     torch.testing.assert_close((gy * y).sum(), (gx * dx).sum() + (gw * dw).sum())
+
+
+@pytest.mark.skipif(not COMPILED, reason="needs a CUDA device, or TRITON_INTERPRET=1")
+@pytest.mark.parametrize("total", [True, False])
+def test_parts_of_a_gram(total, device, monkeypatch):
+    """Of 40 positions a task: in parts that are no multiple of a tile, the last one shorter."""
+    kernels = pytest.importorskip("tlxml_fast.kernels.convolution")
+    monkeypatch.setattr(kernels, "PART", 34)
+    monkeypatch.setattr(kernels, "LEAST_PART", 21)
+    size, window = Sizes(3, 2, 4, 5, 2, 3, 4), Window((3, 3), (1, 1), (1, 1))
+    function, reference, arguments = examples(torch.float64, generator(), size, window, total)["conv_gram"]
+    assert_near(function(*(on(x, device) for x in arguments)).cpu(), reference(*arguments), torch.float64)

@@ -140,7 +140,11 @@ class Learner(ABC):
                 raise LearnerError(f"task {task.label!r}: {error}") from None
             raise LearnerError(f"task {task.label!r} does not run through the model: {error}") from error
         outputs = logits.shape[-1]
-        if not torch.allclose(logits, again, equal_nan=True):
+        # on a device sums may be taken in another order the second time, and adaptation amplifies that
+        rounding = 1e-3 if logits.is_cuda else 1e-5
+        if not torch.allclose(
+            logits, again, rtol=rounding, atol=rounding * float(logits.abs().max()), equal_nan=True
+        ):
             raise LearnerError(
                 "the model gives other outputs for the same input the second time: it is random"
             )

@@ -65,6 +65,7 @@ def linearize(
     dtype: torch.dtype | None = None,
     strict: bool = False,
     precision: str = "fp32",
+    graphs: bool = False,
 ) -> Linearization:
     """The derivatives of the query logits and losses of T tasks of one shape, at the learner's ω.
 
@@ -73,6 +74,8 @@ def linearize(
     dtype      torch.float32 or torch.float64; the parameters' own unless given
     strict     an error instead of the reference where the engine has no plan for the module
     precision  what a device makes products of float32 of: "fp32", or on tensor cores "tf32x3", "tf32" or "bf16"
+    graphs     record Gauss-Newton and Hessian products of tasks that fit a CUDA device at once as CUDA graphs, and
+               replay them: faster where tasks are small and products many, for memory that stays taken
 
     Raises TaskError if the tasks differ in shape, LearnerError if a task does not fit the model or the
     learner's ω is no stationary point, BackendError if the backend named cannot run. Warns with FallbackWarning
@@ -82,13 +85,16 @@ def linearize(
     report = choose_backend(backend, device)
     if precision != "fp32" and report.backend != "triton":
         raise BackendError(f"precision={precision!r} is for CUDA devices; the {report.backend} backend runs")
+    if graphs and device.type != "cuda":
+        raise BackendError(f"graphs=True is for CUDA devices; the parameters are on {device}")
     if report.backend == "reference":
         if strict and backend != "reference":
             raise BackendError(f"strict=True, and the engine cannot run: {report.reason}")
         return ReferenceLinearization(learner, TaskSet(tasks), dtype, report)
     try:
-        kind = DeviceLinearization if report.backend == "triton" else CompiledLinearization
-        return kind(learner, TaskSet(tasks), dtype, report, precision)
+        if report.backend == "triton":
+            return DeviceLinearization(learner, TaskSet(tasks), dtype, report, precision, graphs)
+        return CompiledLinearization(learner, TaskSet(tasks), dtype, report)
     except Unsupported as error:
         reason = f"the engine has no plan for this {type(learner.module).__name__}: {error}"
         if precision != "fp32":

@@ -16,13 +16,17 @@ from .base import BackendReport, Join
 from .batch import Batch
 from .chunk import Chunk
 from .compiled import CompiledLinearization
+from .replay import Replay
 
 
 class DeviceLinearization(CompiledLinearization):
     """Blocks one after another, as many tasks times vectors at once as fit; the report's decisions have the chunk.
 
-    Where a sum over tasks is cut depends on the memory that is free, and the sum on that to rounding.
+    Where a sum over tasks is cut depends on the memory that is free, and the sum on that to rounding. With `graphs`
+    products of tasks that are one chunk are recorded as CUDA graphs, one for each number of vectors, and replayed.
     """
+
+    of_omega = (*CompiledLinearization.of_omega, "_replays")
 
     def __init__(
         self,
@@ -31,10 +35,12 @@ class DeviceLinearization(CompiledLinearization):
         dtype: torch.dtype | None,
         report: BackendReport,
         precision: str = "fp32",
+        graphs: bool = False,
     ):
         super().__init__(learner, tasks, dtype, report, precision)
         self.threads_inside = True
-        self.report.decisions["precision"] = precision
+        self.graphs = graphs
+        self.report.decisions |= {"precision": precision, "graphs": "recorded" if graphs else "none"}
         self._latest: tuple[slice, Batch] | None = None
 
     @property
@@ -68,6 +74,36 @@ class DeviceLinearization(CompiledLinearization):
     def prepare(self) -> None:
         """The chunk."""
         _ = self.chunk
+
+    def at(self, omega: Tensor) -> DeviceLinearization:
+        """The same at other meta-parameters; graphs have memory of their own, since they read it again."""
+        moved = super().at(omega)
+        if self.graphs:
+            moved._latest = None
+        return moved
+
+    def gnvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t J_tᵀ Λ_t J_t v_k over the block, [K, q]."""
+        return self._replayed("gnvp", super().gnvp_block, block, V, weights)
+
+    def hvp_block(self, block: slice, V: Tensor, weights: Tensor) -> Tensor:
+        """Σ_t w_t ∇²L_t v_k over the block, [K, q]."""
+        if self.passes.no_third_derivative() is not None:  # the reference runs, which no graph can hold
+            return super().hvp_block(block, V, weights)
+        return self._replayed("hvp", super().hvp_block, block, V, weights)
+
+    @cached_property
+    def _replays(self) -> dict[tuple[object, ...], Replay]:
+        return {}
+
+    def _replayed(self, name: str, product: Callable[..., Tensor], block: slice, *inputs: Tensor) -> Tensor:
+        """The product of a block; of the only one, where graphs are asked for, by its graph."""
+        if not self.graphs or len(self.blocks) > 1:
+            return product(block, *inputs)
+        key = (name, *(x.shape for x in inputs))
+        if key not in self._replays:
+            self._replays[key] = Replay(lambda *given: product(block, *given), *inputs)
+        return self._replays[key](*inputs)
 
     @cached_property
     def logits(self) -> Tensor:
