@@ -1,4 +1,4 @@
-"""Products recorded as CUDA graphs: launches of small tasks take longer than their arithmetic, a graph is one launch."""
+"""Products recorded as CUDA graphs: launches of small tasks take longer than their work, and a graph is one launch."""
 
 from __future__ import annotations
 
