@@ -7,6 +7,7 @@ import torch
 from oracle import CASES, Problem, invert, near, problem
 
 import tlxml_fast as tlx
+from tlxml_fast.learners import Episode
 from tlxml_fast.ops import native_available
 
 DAMPING = 0.0625
@@ -125,6 +126,30 @@ def test_targets_need_no_labels(name, target):
         near(row[: len(w)], w)
     with pytest.raises(tlx.TaskError, match="task 'task 100' has no query labels"):
         inf.scores(unlabelled)
+
+
+@pytest.mark.parametrize("name", ["maml, 5 steps", "proto, cosine, scaled"])
+def test_an_adapted_parameter(name):
+    """Its score is its part of I_adpt."""
+    p = problem(name)
+    inf = p.fit(inverse=tlx.Dense(DAMPING))
+    task = p.test[0].replace(query_y=None)
+    episode = Episode.of(task, torch.float64, torch.device("cpu"))
+    theta = inf.learner.adapt(inf.learner.parameters(), episode, task.ways)
+    entry = [name for name, x in theta.items() if x.ndim == 2][-1]  # the prototypes, or a weight
+    places = torch.arange(sum(x.numel() for x in theta.values())).split([x.numel() for x in theta.values()])
+    place = dict(zip(theta, places, strict=True))[entry].view(theta[entry].shape)[1, 2]
+    want = torch.stack([inf.adaptation(task, j)[place] for j in range(len(p.train))])
+    near(inf.scores([task], target=f"adapted {entry}[1, 2]").values[0], want)
+    for target, problem_with in (
+        ("adapted nothing[0]", "θ has no 'nothing'; it has "),
+        (f"adapted {entry}[1]", "has no entry \\[1\\]"),
+        (f"adapted {entry}[1, 9999]", "has no entry \\[1, 9999\\]"),
+    ):
+        with pytest.raises(tlx.LearnerError, match=problem_with):
+            inf.scores([task], target=target)
+    with pytest.raises(tlx.LearnerError, match="belongs to a task, not to its queries"):
+        inf.scores([task], target=f"adapted {entry}[1, 2]", per_query=True)
 
 
 def test_groups_add():

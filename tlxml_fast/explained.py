@@ -15,7 +15,7 @@ from .linearize import Linearization
 from .linearize.buckets import Buckets
 from .progress import progress_bar
 from .scores import TaskAxis
-from .targets import target_cotangents
+from .targets import AdaptedParameter, target_cotangents
 from .task import TaskSet
 
 
@@ -47,9 +47,14 @@ class Explained:
         if target == "loss":
             for lin in buckets.linearizations:
                 lin.need_targets()
-        cotangents = {id(lin): target_cotangents(lin, target) for lin in buckets.linearizations}
+        adapted = AdaptedParameter.of(target)
+        cotangents = (
+            {} if adapted else {id(lin): target_cotangents(lin, target) for lin in buckets.linearizations}
+        )
 
         def rows(lin: Linearization, block: slice) -> Tensor:
+            if adapted:
+                return lin.adapted_gradients(block, *adapted)[:, None]
             u = cotangents[id(lin)][block]
             if per_query:
                 return lin.per_query_vjp(block, u[:, :, None])[:, :, 0]

@@ -223,10 +223,12 @@ class TaskInfluence:
         train_tasks  the fitted ones unless given; the scores of others are those of adding them
         per_query    the influence on each query's own loss; their mean over queries is I_perf
         target       "loss"; or, for test tasks without query labels, the "predicted" class's loss, or the
-                     "margin" between the predicted class's logit and the next, or that class's "probability"
+                     "margin" between the predicted class's logit and the next, or that class's "probability"; or
+                     "adapted NAME[i, j]", one entry of the adapted parameters θ_i: of the two ends neither is better,
+                     and `helpful` has those that lower it
         """
         self._require_fit()
-        check_target(target)
+        check_target(target, per_query)
         start = time.perf_counter()
         tests = self._tests = TaskSet(test_tasks)
         with self._session.active():
@@ -250,7 +252,7 @@ class TaskInfluence:
     ) -> StreamedScores:
         """`scores` by the fitted tasks, of more pairs than memory holds: only what is asked of them is computed."""
         self._require_fit()
-        check_target(target)
+        check_target(target, per_query)
         if World.current().size > 1:
             raise TlxError("scores are streamed by one process, and this is a job of several; use scores")
         if isinstance(self.curvature, Identity) and self.curvature.normalize:

@@ -55,7 +55,8 @@ class Scores:
     test, train   names, ids and groups along the two axes
     in_fit   [n_train] True where the training task is one of those the curvature was fitted to: its score is
              that of upweighting it. A task that was not is *added*.
-    target   what is explained: "loss", the "predicted" class's loss, its "margin", or its "probability"
+    target   what is explained: "loss", the "predicted" class's loss, its "margin", its "probability", or an entry of
+             the adapted parameters, "adapted NAME[i, j]"
     info     how the scores were computed; JSON throughout
 
     Sign. For a loss, I_perf(i, j) > 0 says that upweighting j raises i's loss: j is *harmful* to i; < 0 is

@@ -1,6 +1,9 @@
-"""What is explained of a prediction: the loss, or a quantity that needs no query labels."""
+"""What is explained of a test task: its loss, a quantity that needs no query labels, or an adapted parameter."""
 
 from __future__ import annotations
+
+import re
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,12 +13,31 @@ from .linearize import Linearization
 
 TARGETS = ("loss", "predicted", "margin", "probability")
 LARGER_IS_BETTER = ("margin", "probability")
+_ADAPTED = re.compile(r"adapted (?P<name>[^\s\[\]]+)\[(?P<index>\d+(?:, ?\d+)*)?\]")
 
 
-def check_target(target: str) -> None:
-    """Raise LearnerError unless `target` is one of TARGETS."""
-    if target not in TARGETS:
-        raise LearnerError(f"target is one of {', '.join(TARGETS)}, not {target!r}")
+class AdaptedParameter(NamedTuple):
+    """One entry of θ_t, as "adapted NAME[i, j]" names it: NAME is of `Learner.adapt`'s result, [] of a number."""
+
+    name: str
+    index: tuple[int, ...]
+
+    @classmethod
+    def of(cls, target: str) -> AdaptedParameter | None:
+        """What a target names, if it is one."""
+        found = _ADAPTED.fullmatch(target)
+        return found and cls(
+            found["name"], tuple(map(int, (found["index"] or "").split(",") if found["index"] else ()))
+        )
+
+
+def check_target(target: str, per_query: bool = False) -> None:
+    """Raise LearnerError unless `target` is one of TARGETS, or an entry of θ and queries are not asked for."""
+    if AdaptedParameter.of(target):
+        if per_query:
+            raise LearnerError(f"target={target!r} belongs to a task, not to its queries")
+    elif target not in TARGETS:
+        raise LearnerError(f"target is one of {', '.join(TARGETS)} and 'adapted NAME[i, j]', not {target!r}")
 
 
 def target_cotangents(lin: Linearization, target: str) -> Tensor:
@@ -28,7 +50,6 @@ def target_cotangents(lin: Linearization, target: str) -> Tensor:
 
     Raises LearnerError for a regression task with a target that needs classes.
     """
-    check_target(target)
     if target == "loss":
         return lin.logit_gradients(lin.targets)
     if lin.learner.loss.regression or lin.C < 2:

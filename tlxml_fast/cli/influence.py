@@ -80,7 +80,10 @@ def influence(
     ] = None,
     memory: Annotated[str | None, typer.Option(help="What may be resident, such as 8GiB.")] = None,
     target: Annotated[
-        str, typer.Option(help="What is explained: loss, predicted, margin or probability.")
+        str,
+        typer.Option(
+            help="What is explained: loss, predicted, margin, probability, or 'adapted NAME[i, j]'."
+        ),
     ] = "loss",
     backend: Annotated[str, typer.Option(help="auto, native, triton or reference.")] = "auto",
     dtype: Annotated[

@@ -135,6 +135,29 @@ class Linearization(ABC):
     def adaptation_block(self, block: slice, V: Tensor) -> Tensor:
         """(∂θ_t/∂ω) v_k, θ_t flat in the order of `learner.adapt`'s result: V [K, q] → [B, K, p]."""
 
+    def adapted_gradients(self, block: slice, name: str, index: tuple[int, ...]) -> Tensor:
+        """∇_ω of one entry of the adapted parameter `name`, [B, q]: by torch.func, task by task.
+
+        Raises LearnerError where θ has no such entry.
+        """
+
+        def gradient(episode: Episode) -> Tensor:
+            def entry(omega: Tensor) -> Tensor:
+                theta = self.learner.adapt(self.flat.unflatten(omega), episode, self.ways)
+                if name not in theta:
+                    raise LearnerError(f"θ has no {name!r}; it has {', '.join(theta)}")
+                if len(index) != theta[name].ndim or any(
+                    i >= n for i, n in zip(index, theta[name].shape, strict=True)
+                ):
+                    raise LearnerError(
+                        f"θ's {name!r} is {list(theta[name].shape)}, and has no entry {list(index)}"
+                    )
+                return theta[name][index]
+
+            return torch.func.grad(entry)(self.omega)
+
+        return torch.stack([gradient(episode).detach() for episode in self.episodes[block]])
+
     def vectors_at_once(self) -> int:
         """How many vectors a block may work on at a time."""
         return 1 << 30
