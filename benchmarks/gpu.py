@@ -97,10 +97,10 @@ def main() -> int:
     rates = measured_rates()
     settings = Settings(0, ROUNDS, options.seconds, Peaks(rates["fp32"], rates["copy"]), "cuda")
     work: list[tuple[str, Callable[[], Row]]] = [
-        *((name, partial(kernel_row, card, rates)) for name, card in kernels()),
         *((case.name, partial(case.run, settings)) for case in PRODUCTS),
         *((case.name, partial(case.run, settings)) for case in DENSE[1:]),
         *((block.name, partial(block.run, settings)) for block in map(Block, rates["precisions"])),
+        *((name, partial(kernel_row, card, rates)) for name, card in kernels()),
     ]
     found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rates": rates, "rows": []}
     print(found["device"], rates, flush=True)

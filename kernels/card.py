@@ -28,6 +28,9 @@ class Card(NamedTuple):
     unit: str  # what its products run on: "fp32", "fp64", "tf32", "tf32x3" or "bf16"
     padded: bool = True  # whether rows are of a multiple of four numbers, which 128-bit accesses need
     call: tuple[Any, ...] = ()  # the launcher and its arguments, tensors on torch's meta device
+    may_spill: int = (
+        0  # accesses to spilled registers and bytes of stack, where a device was faster with them
+    )
 
 
 def drawn(

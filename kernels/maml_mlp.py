@@ -13,9 +13,11 @@ launch, which adds tasks in their order. Nothing that decides the order of a sum
 The floor: with s, q flops of a forward pass over support and query and f, g in their first layers, a tangent costs
 2 steps (6s - 4f) + 2 (2q - g), and a tile of them 2 steps (3s - f) + q besides; across DRAM must go tasks, V and
 results. For 34-32-5, 5 steps, 25 + 75 examples, 64 tasks and K = 32 that is 4.9 Gflop, tiles of 4, and 12 MB, the parts
-of the sums among them: 72 us of the 67 Tflop/s of an H100's FMAs, 3.5 us of its bandwidth. So it is bound by
-arithmetic; padding (34 inputs to 48, 5 classes to 16, 25 and 75 examples to 32 and 80) makes 2.4 times as much of it.
-Two layers of up to 64 units compile without spilled registers; deeper networks spill some, to the first-level cache.
+of the sums among them: 29 us of a third of the 495 Tflop/s of an H100's tensor cores, for products are tf32x3, and 3.5
+us of its bandwidth. Padding (34 inputs to 48, 5 classes to 16, 25 and 75 examples to 32 and 80) makes 2.4 times as
+much of it. But products are small, and most instructions split numbers and carry them from a product's layout to the
+next one's: it is bound by these, and by their latency. So programs are of few warps, and many on a multiprocessor.
+An H200 takes 0.69 ms for these 64 tasks, one in thirty of the floor's flops.
 """
 
 from __future__ import annotations
@@ -84,6 +86,10 @@ def maml_mlp_kernel(
                 share, hs, slopes, gzs, bends = passes.support_pass(
                     x, y_at, one, theta, LOSS, LAYERS, L, E, DEPTH
                 )
+                base = thetas + (s + (chunk > 0)) * PACKED
+                passes.descend(
+                    theta, base, theta + PACKED, packed_rates, x, hs, gzs, LAYERS, L, FIRST, E, DEPTH
+                )
                 if V is not None:
                     for k in tl.range(count, disable_licm=True):
                         v = moving + (2 * k + s % 2) * PACKED
@@ -93,10 +99,6 @@ def maml_mlp_kernel(
                             v, base, into, None, packed_rates, theta, share, x, hs, slopes, gzs, bends,
                             LOSS, LAYERS, L, 0, FIRST, E, DEPTH,
                         )  # fmt: skip
-                base = thetas + (s + (chunk > 0)) * PACKED
-                passes.descend(
-                    theta, base, theta + PACKED, packed_rates, x, hs, gzs, LAYERS, L, FIRST, E, DEPTH
-                )
                 tl.debug_barrier()
 
         theta = thetas + steps * PACKED
@@ -160,10 +162,13 @@ def maml_mlp_kernel(
 
 @triton.jit(do_not_specialize=["T", "more"])
 def task_sum_kernel(parts, sums, T, size, more, BLOCK: tl.constexpr):
-    """sums [size] = the sum of parts [T, size] in the order of tasks, after what is there if `more`."""
+    """sums [size] = the sum of parts [T, size] in the order of tasks, after what is there if `more`.
+
+    Unrolled, so that eight loads are in flight.
+    """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     total = tl.load(sums + i, mask=(i < size) & (more != 0), other=0.0)
-    for t in tl.range(T, disable_licm=True):
+    for t in tl.range(T, loop_unroll_factor=8, disable_licm=True):
         total += tl.load(parts + tl.cast(t, tl.int64) * size + i, mask=i < size, other=0.0)
     tl.store(sums + i, total, mask=i < size)
 
@@ -172,19 +177,22 @@ def task_sum_kernel(parts, sums, T, size, more, BLOCK: tl.constexpr):
 
 
 class Configuration(NamedTuple):
-    """Examples of a chunk, inputs of the first layer at a time, and the warps that share them."""
+    """Examples of a chunk, inputs of the first layer at a time, warps of a program, how many of which fit."""
 
     examples: int
     depth: int
     num_warps: int
+    programs: int  # on each multiprocessor
 
 
-NARROW, WIDER = CONFIGURATIONS = (Configuration(16, 16, 4), Configuration(16, 16, 8))
-TILES = (1, 2, 4, 8, 16, 32)  # tangents of an item
+# The fastest of several on an H200. With 32 examples registers spill, to the first-level cache; 16 take a third longer.
+NARROW, WIDER, DEEP = Configuration(32, 16, 2, 4), Configuration(16, 16, 2, 4), Configuration(16, 16, 4, 2)
+DOUBLE = Configuration(16, 16, 8, 1)
+MAY_SPILL = 200
+TILES = (1, 2, 4, 8)  # tangents of an item: more would leave the second-level cache
 MAX_LAYERS, MAX_WIDTH, MAX_UNITS = 8, 64, 272  # beyond these kernels compile for minutes, and spill
 MAX_PARTS = 1 << 27  # numbers of the tasks' parts of the sums that are held at once
-SUMMED = 512  # numbers of the sums a program
-PROGRAMS = 2  # on each multiprocessor
+SUMMED = 128  # numbers of the sums a program, one warp
 
 
 def padded(width: int) -> int:
@@ -222,8 +230,11 @@ def unrolled(
 
 def configuration(table: list[list[int]], dtype: torch.dtype) -> Configuration:
     """With few warps a thread has more of a product to itself, until registers spill."""
-    narrow = len(table) <= 2 and max(row[1] for row in table) <= 32
-    return NARROW if narrow and dtype == torch.float32 else WIDER
+    if dtype == torch.float64:
+        return DOUBLE
+    if len(table) > 2:
+        return DEEP
+    return NARROW if max(row[1] for row in table) <= 32 else WIDER
 
 
 def compile_options(chosen: Configuration) -> dict[str, int]:
@@ -232,8 +243,8 @@ def compile_options(chosen: Configuration) -> dict[str, int]:
 
 
 def tile_of(T: int, K: int, programs: int) -> int:
-    """As many tangents as share a pass over the primal while every program still has an item."""
-    return next((tile for tile in reversed(TILES) if T * triton.cdiv(K, tile) >= programs), 1)
+    """As many tangents to share a pass over the primal, half a tangent's work, as let programs end the soonest."""
+    return min(TILES, key=lambda tile: triton.cdiv(T * triton.cdiv(K, tile), programs) * (2 * tile + 1))
 
 
 def maml_mlp(
@@ -253,7 +264,7 @@ def maml_mlp(
         steps, first = 0, 0
     chosen = configuration(rows, omega.dtype)
     processors = torch.cuda.get_device_properties(omega.device).multi_processor_count if omega.is_cuda else 1
-    programs = PROGRAMS * processors
+    programs = chosen.programs * processors
     tile = tile_of(T, K, programs)
     tiles = max(1, triton.cdiv(K, tile))
     block = T if sums is None else max(1, min(T, MAX_PARTS // (K * P)))
@@ -277,13 +288,13 @@ def maml_mlp(
         if sums is not None:
             size = K * P
             task_sum_kernel[(triton.cdiv(size, SUMMED),)](
-                pulled, sums, count, size, int(begin > 0), BLOCK=SUMMED, num_warps=4
+                pulled, sums, count, size, int(begin > 0), BLOCK=SUMMED, num_warps=1
             )
 
 
 # ---- cards ----------------------------------------------------------------------------------------------------------
 
-UNITS = {torch.float32: ("fp32", 4), torch.float64: ("fp64", 8)}
+UNITS = {torch.float32: ("tf32x3", 4), torch.float64: ("fp64", 8)}
 
 
 def cards() -> list[Card]:
@@ -299,7 +310,7 @@ def cards() -> list[Card]:
             task_sum_kernel,
             (torch.float32, torch.float32, T, size, 0, SUMMED),
             (triton.cdiv(size, SUMMED),),
-            {"num_warps": 4},
+            {"num_warps": 1},
             T * size,
             4 * (T + 1) * size,
             "fp32",
@@ -316,7 +327,8 @@ def _card(widths: tuple[int, ...], asked: str, dtype: torch.dtype, activation: i
         table.append([inputs, outputs, P, P + inputs * outputs, activation, 1])
         P += (inputs + 1) * outputs
     leaks = [0.0] * (len(table) - 1) + [1.0]
-    chosen, programs = configuration(table, dtype), PROGRAMS * 132
+    chosen = configuration(table, dtype)
+    programs = chosen.programs * 132
     unrolled_layers, packed = unrolled(table, leaks, chosen.depth)
     tile = tile_of(T, K, programs)
     tiles = triton.cdiv(K, tile)
@@ -343,6 +355,7 @@ def _card(widths: tuple[int, ...], asked: str, dtype: torch.dtype, activation: i
         size * numbers,
         unit,
         call=_call(asked, table, leaks, (T, K, S, n, P, steps), F, C, dtype),
+        may_spill=0 if chosen is DOUBLE else MAY_SPILL,
     )  # fmt: skip
 
 

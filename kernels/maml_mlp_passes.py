@@ -14,16 +14,53 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.target_info import is_hip
 
-from tlxml_fast.kernels.products import add_product
+from tlxml_fast.kernels import products
 
 # Fields of a layer: as in ops.h's table; where W [WIDE, DEEP] and b [WIDE] begin among packed parameters.
 INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION, LEAK = map(tl.constexpr, range(6))
 DEEP, WIDE, PACKED_WEIGHT, PACKED_BIAS = map(tl.constexpr, range(6, 10))
 LEAKY, TANH, SIGMOID, GELU = map(tl.constexpr, range(4))
 CROSS_ENTROPY, MSE = map(tl.constexpr, range(2))
+TF32 = tl.constexpr(-1 << 13)  # the bits of a number that tf32 keeps
 HALF_ROOT = tl.constexpr(0.70710678118654752440)  # of 1/2, and 1/sqrt(2 pi)
 DENSITY = tl.constexpr(0.39894228040143267794)
+
+
+# ---- products -------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def split(x):
+    """x, cut off, as a number that tf32 holds, and the rest."""
+    high = (x.to(tl.int32, bitcast=True) & TF32).to(tl.float32, bitcast=True)
+    return high, x - high
+
+
+@triton.jit
+def add_product(acc, left, right):
+    """acc + left . right, of float32 on tensor cores.
+
+    tf32x3 is written out: Triton's own besides looks for infinities, with a fifth of the whole kernel's instructions.
+    """
+    if left.dtype == tl.float64 or is_hip():
+        acc = products.add_product(acc, left, right, "ieee")
+    else:
+        a, a_rest = split(left)
+        b, b_rest = split(right)
+        acc = products.add_product(acc, a_rest, b, "tf32")
+        acc = products.add_product(acc, a, b_rest, "tf32")
+        acc = products.add_product(acc, a, b, "tf32")
+    return acc
+
+
+@triton.jit
+def product(left, right):
+    """left . right."""
+    ROWS: tl.constexpr = left.shape[0]
+    COLUMNS: tl.constexpr = right.shape[1]
+    return add_product(tl.zeros((ROWS, COLUMNS), left.dtype), left, right)
 
 
 # ---- parameters -----------------------------------------------------------------------------------------------------
@@ -63,15 +100,26 @@ def bias(at, rates, LAYERS: tl.constexpr, layer: tl.constexpr):
 
 
 @triton.jit
-def change(base, into, rates, fresh, places, by):
-    """into = base - rates * by at these places; where `fresh` is not None into += by, from zero if fresh."""
+def held(base, into, fresh, places):
+    """What `change` starts from at these places."""
+    if fresh is not None:
+        old = tl.load(into + places, mask=(places >= 0) & (fresh == 0), other=0.0)
+    else:
+        old = tl.load(base + places)
+    return old
+
+
+@triton.jit
+def change(old, into, rates, fresh, places, by):
+    """into = base - rates * by at these places; where `fresh` is not None into += by, from zero if fresh.
+
+    `old` is loaded before the product that makes `by`, and arrives meanwhile.
+    """
     if rates is not None:
         by *= tl.load(rates + places)
-    if fresh is not None:
-        after = tl.load(into + places, mask=(places >= 0) & (fresh == 0), other=0.0) + by
-    else:
-        after = tl.load(base + places) - by
-    tl.store(into + places, after)
+    if fresh is None:
+        by = -by
+    tl.store(into + places, old + by)
 
 
 @triton.jit
@@ -81,17 +129,22 @@ def change_layer(
 ):  # fmt: skip
     """`change` W and b of a layer by gz^T h, with SECOND besides by gzs^T dhs, and by gz's sum over examples."""
     if layer == 0:
-        for begin in tl.range(0, x[3], DEPTH, disable_licm=True):
-            by = tl.dot(tl.trans(gz), inputs(x, begin, LAYERS, E, DEPTH), input_precision="ieee")
-            change(base, into, rates, fresh, weight_places(LAYERS, 0, begin, DEPTH), by)
+        for begin in tl.range(0, x[3], DEPTH):
+            places = weight_places(LAYERS, 0, begin, DEPTH)
+            old = held(base, into, fresh, places)
+            by = product(tl.trans(gz), inputs(x, begin, LAYERS, E, DEPTH))
+            change(old, into, rates, fresh, places, by)
     else:
-        by = tl.dot(tl.trans(gz), hs[layer - 1], input_precision="ieee")
+        places = weight_places(LAYERS, layer, 0, LAYERS[layer][DEEP])
+        old = held(base, into, fresh, places)
+        by = product(tl.trans(gz), hs[layer - 1])
         if SECOND:
-            by = add_product(by, tl.trans(gzs[layer]), dhs[layer - 1], "ieee")
-        change(base, into, rates, fresh, weight_places(LAYERS, layer, 0, LAYERS[layer][DEEP]), by)
+            by = add_product(by, tl.trans(gzs[layer]), dhs[layer - 1])
+        change(old, into, rates, fresh, places, by)
     if LAYERS[layer][BIAS] >= 0:
-        places = LAYERS[layer][PACKED_BIAS] + tl.arange(0, LAYERS[layer][WIDE])
-        change(base, into, rates, fresh, places, tl.sum(gz, 0))
+        at = LAYERS[layer][PACKED_BIAS] + tl.arange(0, LAYERS[layer][WIDE])
+        old = held(base, into, fresh, at)
+        change(old, into, rates, fresh, at, tl.sum(gz, 0))
 
 
 @triton.jit
@@ -167,9 +220,9 @@ def affine(
         z = tl.zeros((E, OUT), theta.dtype.element_ty)
         for begin in tl.range(0, x[3], DEPTH, disable_licm=True):
             W = weight(theta, rates, LAYERS, 0, begin, DEPTH)
-            z = add_product(z, inputs(x, begin, LAYERS, E, DEPTH), tl.trans(W), "ieee")
+            z = add_product(z, inputs(x, begin, LAYERS, E, DEPTH), tl.trans(W))
     else:
-        z = tl.dot(hs[layer - 1], tl.trans(whole(theta, rates, LAYERS, layer)), input_precision="ieee")
+        z = product(hs[layer - 1], tl.trans(whole(theta, rates, LAYERS, layer)))
     if LAYERS[layer][BIAS] >= 0:
         z += bias(theta, rates, LAYERS, layer)[None, :]
     return z
@@ -265,7 +318,7 @@ def backward(g, theta, slopes, curves, LAYERS: tl.constexpr, L: tl.constexpr):
         gzs = (gz,) + gzs  # noqa: RUF005 (Triton has no starred tuples)
         bends = (curves[layer] * g,) + bends  # noqa: RUF005
         if layer > 0:
-            g = tl.dot(gz, whole(theta, None, LAYERS, layer), input_precision="ieee")
+            g = product(gz, whole(theta, None, LAYERS, layer))
     return gzs, bends
 
 
@@ -315,7 +368,7 @@ def tangents(
             dz = affine(x, hs, v, rates, LAYERS, layer, E, DEPTH)
             if layer > FROM:
                 W = whole(theta, None, LAYERS, layer)
-                dz = add_product(dz, dhs[layer - 1], tl.trans(W), "ieee")
+                dz = add_product(dz, dhs[layer - 1], tl.trans(W))
             dhs += (slopes[layer] * dz,)
             dzs += (dz,)
     return dhs, dzs
@@ -342,9 +395,9 @@ def hessian(
                 dgz += bends[layer] * dzs[layer]
             change_layer(base, into, after, None, x, hs, dgz, gzs, dhs, LAYERS, layer, layer > FROM, E, DEPTH)
             if layer > UNTIL:
-                r = tl.dot(dgz, whole(theta, None, LAYERS, layer), input_precision="ieee")
+                r = product(dgz, whole(theta, None, LAYERS, layer))
                 if layer >= FROM:
-                    r = add_product(r, gzs[layer], whole(v, before, LAYERS, layer), "ieee")
+                    r = add_product(r, gzs[layer], whole(v, before, LAYERS, layer))
 
 
 @triton.jit
@@ -357,4 +410,4 @@ def pull_back(
         gz = slopes[layer] * g
         change_layer(None, into, None, fresh, x, hs, gz, None, None, LAYERS, layer, False, E, DEPTH)
         if layer > 0:
-            g = tl.dot(gz, whole(theta, None, LAYERS, layer), input_precision="ieee")
+            g = product(gz, whole(theta, None, LAYERS, layer))

@@ -1,15 +1,18 @@
 """Normalisation, activation and max pool with their tangents and cotangents: csrc/cpu/norm_act_pool.cpp on a GPU.
 
 All are bound by memory. A tile is [positions, tangents, channels]: what the K tangents of a position share (x, x̂,
-slope, winner) is read once for TANGENTS of them, and channels lie side by side, so that rows of a multiple of four load
-and store 128 bits a thread. Whatever is summed over a task's positions is summed by one program, tile after tile: the
-order depends on the positions and on C, never on T; K of 1, 2 or more lays a tile out differently among threads. Bytes,
-with e the size of a number and κ = ⌈K / TANGENTS⌉:
+slope, winner) is read once for TANGENTS of them, and channels lie side by side, so that rows of a multiple of four
+load and store 128 bits a thread. Sums over a task's positions are made in parts (`sums`): their order depends on the
+positions and on C, never on T; K of 1, 2 or more lays a tile out differently among threads. Bytes, with e the size of
+a number and κ = ⌈K / TANGENTS⌉:
 
+    moments  e·P·C
     gather   e·P·(K + κ)C + e·Q·KC + 4Q·κC          P positions of x, Q of y; where windows overlap, dx is read again
     jvp      e·Q·(2K + 2κ)C
     affine   e·Q·(K + 2κ)C
     vjp      e·P·(K + κ)C + e·Q·(K + κ)C + 4P·κC    the winner is read at every position of its window
+
+and 8e·KC for each part of the sums of `gather` and `affine`, 4e·C for each of `moments`.
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ import triton.language as tl
 from torch import Tensor
 
 from tlxml_fast.kernels.card import Card, drawn, meta
+from tlxml_fast.kernels.sums import NUMBERS, PARTS, add_parts, cut, in_parts, part_of
 from tlxml_fast.kernels.target import all_registers
 
 TANGENTS = 4  # a tile without tangents must still have four numbers a thread, for 128-bit accesses
-TILE = {torch.float32: 2048, torch.float64: 1024}  # numbers, where there are TANGENTS of them
+# Numbers of a tile, where there are TANGENTS of them: as many as keep loads under way, fewer where sums take registers.
+TILE, SUMS_TILE = {torch.float32: 2048, torch.float64: 1024}, 1024
 EACH = 8  # tiles that a program takes one after another, where it has what is the same for all positions
 WARPS = 4
 
@@ -56,6 +61,12 @@ def item_of(K, C, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr):
 
 
 @triton.jit
+def for_tangents(c, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr):
+    """The channels, once a tangent: a thread then loads what tangents share itself, and waits for no other thread."""
+    return tl.broadcast_to(c[None, None, :], (1, TANGENTS, CHANNELS))
+
+
+@triton.jit
 def window_around(
     window, task, n, p, q, there, N, Ho, Wo,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, WINDOWS: tl.constexpr,
@@ -70,22 +81,43 @@ def window_around(
 
 @triton.jit
 def _channel_moments(x, mean, var, P, C, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
-    blocks = tl.cdiv(C, CHANNELS)
-    task = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    x += task * P * C
-    total = tl.zeros((POSITIONS, CHANNELS), x.dtype.element_ty)
-    for first in range(0, P, POSITIONS):
-        p = first + tl.arange(0, POSITIONS)[:, None]
-        total += tl.load(x + p.to(tl.int64) * C + c, mask=(p < P) & (c < C), other=0.0)
+    """Of each tile of a task's positions, [T, tiles, C]: its own mean, and its variance about that."""
+    tiles = tl.cdiv(P, POSITIONS)
+    task, first = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles * POSITIONS
+    row = (first + tl.arange(0, POSITIONS))[:, None]
+    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (row < P) & (c < C)[None, :]
+    here = tl.load(x + (task * P + row) * C + c[None, :], mask=inside, other=0.0)
+    count = tl.minimum(P - first, POSITIONS)
+    centre = tl.sum(here, 0) / count
+    apart = tl.where(inside, here - centre[None, :], 0.0)
+    out = tl.program_id(0).to(tl.int64) * C + c
+    tl.store(mean + out, centre, mask=c < C)
+    tl.store(var + out, tl.sum(apart * apart, 0) / count, mask=c < C)
+
+
+@triton.jit
+def _moments_of_tiles(
+    means, variances, mean, var, P, C, POSITIONS: tl.constexpr, TILES: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """The variance of all is the mean of the tiles' variances, and the variance of their means."""
+    tiles = tl.cdiv(P, POSITIONS)
+    task = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    total = tl.zeros((TILES, CHANNELS), mean.dtype.element_ty)
+    for first in range(0, tiles, TILES):
+        tile = (first + tl.arange(0, TILES))[:, None]
+        at, inside = (task * tiles + tile) * C + c[None, :], (tile < tiles) & (c < C)[None, :]
+        total += tl.minimum(P - tile * POSITIONS, POSITIONS) * tl.load(means + at, mask=inside, other=0.0)
     centre = tl.sum(total, 0) / P
+    total = tl.zeros((TILES, CHANNELS), mean.dtype.element_ty)
+    for first in range(0, tiles, TILES):
+        tile = (first + tl.arange(0, TILES))[:, None]
+        at, inside = (task * tiles + tile) * C + c[None, :], (tile < tiles) & (c < C)[None, :]
+        apart = tl.load(means + at, mask=inside, other=0.0) - centre[None, :]
+        square = tl.load(variances + at, mask=inside, other=0.0) + apart * apart
+        total += tl.where(inside, tl.minimum(P - tile * POSITIONS, POSITIONS) * square, 0.0)
     tl.store(mean + task * C + c, centre, mask=c < C)
-    total = tl.zeros((POSITIONS, CHANNELS), x.dtype.element_ty)
-    for first in range(0, P, POSITIONS):
-        p = first + tl.arange(0, POSITIONS)[:, None]
-        inside = (p < P) & (c < C)
-        apart = tl.load(x + p.to(tl.int64) * C + c, mask=inside, other=0.0) - centre[None, :]
-        total += tl.where(inside, apart * apart, 0.0)
     tl.store(var + task * C + c, tl.sum(total, 0) / P, mask=c < C)
 
 
@@ -129,17 +161,18 @@ def _forward(
     tl.store(winner + out, place, mask=mask)
 
 
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+@triton.jit(do_not_specialize=["K", "each"])  # or their divisibility would choose the order of sums
 def _gather(
     dx, x, mean, rstd, winner, chosen, moments, count, N, H, W, K, C, Ho, Wo, rows, columns, each,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SUMS: tl.constexpr, APART: tl.constexpr,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Over windows [rows, columns] of every image, `each` a program. Where windows lie APART, some of them beyond the
-    pool's own, every position is in one, and is summed with it; else positions are summed by themselves."""
+    pool's own, every position is in one, and is summed with it; else `each` positions are summed by themselves."""
     task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
+    own_c = for_tangents(c, TANGENTS, CHANNELS)
     image = task * N * H * W
     mu, r = vector(mean + task * C, c, in_c), vector(rstd + task * C, c, in_c)
     first_sum = tl.zeros((POSITIONS, TANGENTS, CHANNELS), dx.dtype.element_ty)
@@ -148,34 +181,34 @@ def _gather(
     for first in range(begin, tl.minimum(begin + each, N * rows * columns), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
         n, i, j = position_of(row, rows, columns)
-        there = row < tl.minimum(begin + each, N * rows * columns)
+        there = row < N * rows * columns
         of_pool = there & (i < Ho) & (j < Wo)
         out = ((task * N + n) * Ho + i) * Wo + j
-        won = tl.load(winner + out * C + c[None, None, :], mask=of_pool & in_c[None, None, :], other=-1)
+        won = tl.load(winner + out * C + own_c, mask=of_pool & lanes, other=-1)
         best = tl.zeros((POSITIONS, TANGENTS, CHANNELS), dx.dtype.element_ty)
-        for tap in range(KERNEL * KERNEL):
-            p, q = i * STRIDE - PADDING + tap // KERNEL, j * STRIDE - PADDING + tap % KERNEL
-            inside = there & (p >= 0) & (p < H) & (q >= 0) & (q < W)
-            at = image + (n * H + p) * W + q
-            d = tl.load(dx + at * K * C + kc, mask=inside & lanes, other=0.0)
-            best = tl.where(won == tap, d, best)
-            if SUMS and APART:
-                here = tl.load(x + at * C + c[None, None, :], mask=inside & in_c[None, None, :], other=0.0)
-                first_sum += d
-                second_sum += (here - mu) * r * d
+        for a in range(KERNEL):
+            p = i * STRIDE - PADDING + a
+            for b in tl.static_range(KERNEL):
+                q = j * STRIDE - PADDING + b
+                inside = there & (p >= 0) & (p < H) & (q >= 0) & (q < W) & lanes
+                at = image + (n * H + p) * W + q
+                d = tl.load(dx + at * K * C + kc, mask=inside, other=0.0)
+                best = tl.where(won == a * KERNEL + b, d, best)
+                if SUMS and APART:
+                    here = tl.load(x + at * C + own_c, mask=inside, other=0.0)
+                    first_sum += d
+                    second_sum += (here - mu) * r * d
         tl.store(chosen + out * K * C + kc, best, mask=of_pool & lanes)
     if SUMS and not APART:
-        for first in range(0, N * H * W, POSITIONS):
+        for first in range(begin, tl.minimum(begin + each, N * H * W), POSITIONS):
             row = first + tl.arange(0, POSITIONS)[:, None, None]
-            there = row < N * H * W
-            d = tl.load(dx + (image + row) * K * C + kc, mask=there & lanes, other=0.0)
-            here = tl.load(
-                x + (image + row) * C + c[None, None, :], mask=there & in_c[None, None, :], other=0.0
-            )
+            mask = (row < N * H * W) & lanes
+            d = tl.load(dx + (image + row) * K * C + kc, mask=mask, other=0.0)
+            here = tl.load(x + (image + row) * C + own_c, mask=mask, other=0.0)
             first_sum += d
             second_sum += (here - mu) * r * d
     if SUMS:
-        moments += task * 2 * K * C
+        moments = part_of(moments, task, 2 * K * C)
         tl.store(moments + kc, tl.sum(first_sum, 0)[None] / count, mask=lanes)
         tl.store(moments + K * C + kc, tl.sum(second_sum, 0)[None] / count, mask=lanes)
 
@@ -207,26 +240,27 @@ def _jvp(
         tl.store(dy + out * K * C + kc, s * (scale * d + one + hat * xh), mask=there & lanes)
 
 
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+@triton.jit(do_not_specialize=["K", "each"])  # or their divisibility would choose the order of sums
 def _affine(
-    gy, x_hat, slope, gaffine, Q, K, C,
+    gy, x_hat, slope, gaffine, Q, K, C, each,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
+    own_c = for_tangents(c, TANGENTS, CHANNELS)
     gbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
     ggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
-    for first in range(0, Q, POSITIONS):
+    begin = tl.program_id(1) * each
+    for first in range(begin, tl.minimum(begin + each, Q), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
-        there, out = row < Q, task * Q + row
-        shared = there & in_c[None, None, :]
-        xh = tl.load(x_hat + out * C + c[None, None, :], mask=shared, other=0.0)
-        s = tl.load(slope + out * C + c[None, None, :], mask=shared, other=0.0)
-        s = s * tl.load(gy + out * K * C + kc, mask=there & lanes, other=0.0)
+        mask, out = (row < Q) & lanes, task * Q + row
+        xh = tl.load(x_hat + out * C + own_c, mask=mask, other=0.0)
+        s = tl.load(slope + out * C + own_c, mask=mask, other=0.0)
+        s = s * tl.load(gy + out * K * C + kc, mask=mask, other=0.0)
         gbeta += s
         ggamma += s * xh
-    gaffine += task * 2 * K * C
+    gaffine = part_of(gaffine, task, 2 * K * C)
     tl.store(gaffine + kc, tl.sum(gbeta, 0)[None], mask=lanes)
     tl.store(gaffine + K * C + kc, tl.sum(ggamma, 0)[None], mask=lanes)
 
@@ -269,11 +303,11 @@ def _vjp(
 # ---- launchers --------------------------------------------------------------------------------------------------
 
 
-def tile_of(like: Tensor, K: int, C: int) -> dict[str, int]:
-    """POSITIONS depends on C alone, so that sums over positions do not depend on K."""
+def tile_of(like: Tensor, K: int, C: int, sums: bool = False) -> dict[str, int]:
+    """POSITIONS depends on C alone, so that sums over positions do not depend on K; fewer where sums are held."""
     channels = min(64, max(4, triton.next_power_of_2(C)))
     return {
-        "POSITIONS": TILE[like.dtype] // (TANGENTS * channels),
+        "POSITIONS": (SUMS_TILE if sums else TILE[like.dtype]) // (TANGENTS * channels),
         "TANGENTS": min(TANGENTS, triton.next_power_of_2(K)),
         "CHANNELS": channels,
     }
@@ -301,10 +335,16 @@ def count_of(inverse_count: float) -> int:
 def channel_moments(x: Tensor, mean: Tensor, var: Tensor, T: int, P: int, C: int) -> None:
     """Mean and variance of each task's channels."""
     channels = min(64, max(4, triton.next_power_of_2(C)))
-    positions = TILE[x.dtype] // channels
-    _channel_moments[(T * triton.cdiv(C, channels),)](
-        x, mean, var, P, C, POSITIONS=positions, CHANNELS=channels, num_warps=WARPS
+    positions = 4 * TILE[x.dtype] // channels
+    tiles = triton.cdiv(P, positions)
+    means, variances = (mean, var) if tiles == 1 else mean.new_empty(2, T, tiles, C)
+    _channel_moments[(T * tiles, triton.cdiv(C, channels))](
+        x, means, variances, P, C, POSITIONS=positions, CHANNELS=channels, num_warps=WARPS
     )
+    if tiles > 1:
+        _moments_of_tiles[(T, triton.cdiv(C, NUMBERS))](
+            means, variances, mean, var, P, C, POSITIONS=positions, TILES=PARTS, CHANNELS=NUMBERS
+        )
 
 
 def norm_act_pool(
@@ -329,17 +369,19 @@ def norm_act_pool_gather(
     inverse_count: float,
 ) -> None:  # fmt: skip
     """ẋ at the winners, and the means of ẋ and x̂ẋ over a batch of 1/inverse_count positions."""
-    tile = tile_of(dx, K, C)
+    tile, sums = tile_of(dx, K, C, sums=True), moments is not None
     apart = kernel == stride and padding == 0
-    rows, columns = (triton.cdiv(H, stride), triton.cdiv(W, stride)) if apart else (Ho, Wo)
-    windows = N * max(rows, Ho) * max(columns, Wo)
-    each = windows if moments is not None else EACH * tile["POSITIONS"]
-    _gather[(items_of(T, K, C, tile), triton.cdiv(windows, each))](
-        dx, x, mean, rstd, winner, chosen, moments, count_of(inverse_count), N, H, W, K, C, Ho, Wo,
-        max(rows, Ho), max(columns, Wo), each,
-        KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=moments is not None, APART=apart,
-        **all_registers({"num_warps": WARPS, **tile}),
+    rows, columns = (max(Ho, triton.cdiv(H, stride)), max(Wo, triton.cdiv(W, stride))) if apart else (Ho, Wo)
+    windows = N * rows * columns
+    each, count = cut(windows if apart or not sums else max(windows, N * H * W), tile["POSITIONS"])
+    parts = in_parts(moments, count) if sums else None
+    _gather[(items_of(T, K, C, tile), count)](
+        dx, x, mean, rstd, winner, chosen, parts, count_of(inverse_count), N, H, W, K, C, Ho, Wo, rows, columns, each,
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=sums, APART=apart,
+        **all_registers({"num_warps": tile["TANGENTS"], **tile}),
     )  # fmt: skip
+    if sums:
+        add_parts(parts, moments)
 
 
 def norm_act_pool_jvp(
@@ -367,8 +409,13 @@ def norm_act_pool_affine(
     Wo: int,
 ) -> None:
     """β̄ and γ̄."""
-    tile = tile_of(gy, K, C)
-    _affine[(items_of(T, K, C, tile),)](gy, x_hat, slope, gaffine, N * Ho * Wo, K, C, num_warps=WARPS, **tile)
+    tile = tile_of(gy, K, C, sums=True)
+    each, count = cut(N * Ho * Wo, tile["POSITIONS"])
+    parts = in_parts(gaffine, count)
+    _affine[(items_of(T, K, C, tile), count)](
+        gy, x_hat, slope, parts, N * Ho * Wo, K, C, each, num_warps=tile["TANGENTS"], **tile
+    )
+    add_parts(parts, gaffine)
 
 
 def norm_act_pool_vjp(

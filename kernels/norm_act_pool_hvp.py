@@ -1,7 +1,7 @@
 """The JVP of the VJP of normalisation, activation and max pool, by the formulas of csrc/cpu/norm_act_pool.cpp.
 
-Two sweeps, both bound by memory: over outputs for the sums, which are the tangents of β̄ and γ̄, then position by
-position for those of x̄. What the second finds at outputs it computes again.
+Two sweeps, both bound by memory: over outputs for the sums, which are the tangents of β̄ and γ̄ and come in parts
+(`sums`), then position by position for those of x̄. What the second finds at outputs it computes again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tlxml_fast.kernels.norm_act_pool import (
     EACH,
     WARPS,
     count_of,
+    for_tangents,
     item_of,
     items_of,
     position_of,
@@ -25,6 +26,7 @@ from tlxml_fast.kernels.norm_act_pool import (
     window_around,
     windows_of,
 )
+from tlxml_fast.kernels.sums import add_parts, cut, in_parts, part_of
 
 
 @triton.jit
@@ -57,10 +59,10 @@ def _tangents_of_affine(
     return one, hat, dg, db
 
 
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+@triton.jit(do_not_specialize=["K", "each"])  # or their divisibility would choose the order of sums
 def _hvp_affine(
     gy, dgy, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
-    rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C,
+    rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C, each,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
@@ -72,16 +74,17 @@ def _hvp_affine(
     )  # fmt: skip
     dgbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
     dggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
-    for first in range(0, Q, POSITIONS):
+    begin = tl.program_id(1) * each
+    for first in range(begin, tl.minimum(begin + each, Q), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
-        there = row < Q
+        mask = (row < Q) & lanes
         ds, s, dx_hat, xh = _second_order(
             gy, dgy, chosen, x_hat, slope, curve, task * Q + row, one, hat, r, g, dg, db, k, K, C,
-            c[None, None, :], kc, there & lanes, there & in_c[None, None, :],
+            for_tangents(c, TANGENTS, CHANNELS), kc, mask, mask,
         )  # fmt: skip
         dgbeta += ds
         dggamma += ds * xh + s * dx_hat
-    dgaffine += task * 2 * K * C
+    dgaffine = part_of(dgaffine, task, 2 * K * C)
     tl.store(dgaffine + kc, tl.sum(dgbeta, 0)[None], mask=lanes)
     tl.store(dgaffine + K * C + kc, tl.sum(dggamma, 0)[None], mask=lanes)
 
@@ -141,11 +144,14 @@ def norm_act_pool_hvp(
     """The tangents of x̄, β̄ and γ̄."""
     tile = tile_of(gy, K, C)
     items = items_of(T, K, C, tile)
-    _hvp_affine[(items,)](
+    each, count = cut(N * Ho * Wo, tile["POSITIONS"])
+    parts = in_parts(dgaffine, count)
+    _hvp_affine[(items, count)](
         gy, dgy, chosen, *strides_of(dgamma), *strides_of(dbeta), moments,
-        rstd, gamma, x_hat, slope, curve, dgaffine, N * Ho * Wo, K, C,
-        num_warps=WARPS, **tile,
+        rstd, gamma, x_hat, slope, curve, parts, N * Ho * Wo, K, C, each,
+        num_warps=tile["TANGENTS"], **tile,
     )  # fmt: skip
+    add_parts(parts, dgaffine)
     _hvp[(items, triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
         gy, gx, gaffine, dgy, dx, chosen, *strides_of(dgamma), *strides_of(dbeta), moments,
         x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine,

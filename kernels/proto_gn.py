@@ -1,9 +1,9 @@
 """JᵀΛJ on tangents of a ProtoNet's embeddings: the twin of csrc/cpu/proto_gn.cpp, which has the formulas.
 alpha and gamma come divided by beta here: they are -1 for all distances but the cosine.
 
-Four launches, each a kernel below: the examples' shares in their class's mean; class means; what the tangents of one
-task have in common; the tangents, a program each. A tangent sweeps the embedding's width twice, since w = Λ df needs
-all of it. Between the sweeps βw lies in a scratch tensor that the program alone reads again.
+Three launches, each a kernel below: the examples' shares in their class's mean, and class means; what the tangents of
+one task have in common; the tangents, a program each. A tangent sweeps the embedding's width twice, since w = Λ df
+needs all of it. Between the sweeps βw lies in a scratch tensor that the program alone reads again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tlxml_fast.errors import TlxError
 from tlxml_fast.kernels.card import Card, meta
+from tlxml_fast.kernels.products import add_product
 
 SQEUCLIDEAN, EUCLIDEAN, COSINE = 0, 1, 2  # csrc/ops.h's enum Distance
 
@@ -31,31 +32,13 @@ class Tile(NamedTuple):
     stages: int  # of the tangents' launch; ptxas then spills nothing on any chip
 
 
-TILES = (Tile(16, 32, 32, 4, 2), Tile(64, 16, 32, 4, 1), Tile(256, 16, 16, 8, 2))
-
-
-@triton.jit
-def _memberships(
-    labels,  # [T, S]
-    members,  # [T, S, C]: 1 / (shots of class c) for the examples of class c, else 0
-    S,
-    C: tl.constexpr,
-    CLASSES: tl.constexpr,
-    ROWS: tl.constexpr,
-):
-    t = tl.program_id(0).to(tl.int64)
-    cls = tl.arange(0, CLASSES)
-    count = tl.zeros((CLASSES,), tl.int32)
-    for first in range(0, S, ROWS):
-        s = first + tl.arange(0, ROWS)
-        label = tl.load(labels + t * S + s, mask=s < S, other=-1)
-        count += tl.sum((label[:, None] == cls[None, :]).to(tl.int32), 0)
-    for first in range(0, S, ROWS):
-        s = first + tl.arange(0, ROWS)
-        label = tl.load(labels + t * S + s, mask=s < S, other=-1)
-        hot = (label[:, None] == cls[None, :]).to(members.dtype.element_ty)
-        to = members + t * S * C + s[:, None] * C + cls[None, :]
-        tl.store(to, hot / tl.maximum(count, 1)[None, :], mask=(s[:, None] < S) & (cls[None, :] < C))
+TILES = (
+    Tile(16, 32, 32, 2, 1),
+    Tile(32, 32, 32, 4, 1),
+    Tile(64, 16, 32, 4, 1),
+    Tile(128, 32, 32, 8, 1),
+    Tile(256, 16, 16, 8, 2),
+)
 
 
 @triton.jit
@@ -73,22 +56,10 @@ def _store_rows(x, row, rows, column, columns, value):
 
 
 @triton.jit
-def _mean_of_classes(
-    x, members, d, S, D, C: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
-):
-    """Columns d of the means of x [S, D] over each class: [classes, width]; rows from C on are zero."""
-    means = tl.zeros((CLASSES, WIDTH), x.dtype.element_ty)
-    for first in range(0, S, ROWS):
-        s = first + tl.arange(0, ROWS)
-        member = _load_rows(members, s, S, tl.arange(0, CLASSES), C)
-        means = tl.dot(tl.trans(member), _load_rows(x, s, S, d, D), means, input_precision="ieee")
-    return means
-
-
-@triton.jit
 def _class_means(
     support,  # [T, S, D]
-    members,  # [T, S, C]
+    labels,  # [T, S]
+    members,  # [T, S, C]: 1 / (shots of class c) for the examples of class c, else 0
     means,  # [T, C, D], less their mean where CENTRED: the centre
     centre,  # [T, D]
     S,
@@ -101,12 +72,27 @@ def _class_means(
 ):
     t = tl.program_id(1).to(tl.int64)
     d = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
-    c = _mean_of_classes(support + t * S * D, members + t * S * C, d, S, D, C, CLASSES, ROWS, WIDTH)
+    cls = tl.arange(0, CLASSES)
+    dtype: tl.constexpr = support.dtype.element_ty
+    labels += t * S
+    shots = tl.zeros((CLASSES,), tl.int32)
+    for first in range(0, S, ROWS):
+        s = first + tl.arange(0, ROWS)
+        label = tl.load(labels + s, mask=s < S, other=-1)
+        shots += tl.sum((label[:, None] == cls[None, :]).to(tl.int32), 0)
+    c = tl.zeros((CLASSES, WIDTH), dtype)
+    for first in range(0, S, ROWS):
+        s = first + tl.arange(0, ROWS)
+        label = tl.load(labels + s, mask=s < S, other=-1)
+        member = (label[:, None] == cls[None, :]).to(dtype) / tl.maximum(shots, 1)[None, :]
+        if tl.program_id(0) == 0:
+            _store_rows(members + t * S * C, s, S, cls, C, member)
+        c = add_product(c, tl.trans(member), _load_rows(support + t * S * D, s, S, d, D), "ieee")
     if CENTRED:
         middle = tl.sum(c, 0) / C
         tl.store(centre + t * D + d, middle, mask=d < D)
         c -= middle[None, :]
-    _store_rows(means + t * C * D, tl.arange(0, CLASSES), C, d, D, c)
+    _store_rows(means + t * C * D, cls, C, d, D, c)
 
 
 @triton.jit
@@ -148,7 +134,7 @@ def _coefficients(
             c = _load_rows(means + t * C * D, cls, C, d, D)
             z_squared += tl.sum(z * z, 1)
             c_squared += tl.sum(c * c, 1)
-            pair = tl.dot(z, tl.trans(c), pair, input_precision="ieee")
+            pair = add_product(pair, z, tl.trans(c), "ieee")
         else:
             for k in range(C):
                 row = tl.load(means + (t * C + k) * D + d, mask=d < D, other=0.0)
@@ -220,7 +206,11 @@ def _tangents(
 
     for start in range(0, D, WIDTH):
         d = start + tl.arange(0, WIDTH)
-        dc = _mean_of_classes(dsupport, members, d, S, D, C, CLASSES, ROWS, WIDTH)
+        dc = tl.zeros((CLASSES, WIDTH), dtype)
+        for first in range(0, S, ROWS):
+            s = first + tl.arange(0, ROWS)
+            member = _load_rows(members, s, S, cls, C)
+            dc = add_product(dc, tl.trans(member), _load_rows(dsupport, s, S, d, D), "ieee")
         _store_rows(gsupport, cls, C, d, D, dc)
     tl.debug_barrier()  # what follows reads what other threads wrote
 
@@ -238,8 +228,8 @@ def _tangents(
             dc = _load_rows(gsupport, cls, C, d, D)
             z_dz += tl.sum(z * dz, 1)
             c_dc += tl.sum(c * dc, 1)
-            cross = tl.dot(dz, tl.trans(c), cross, input_precision="ieee")
-            cross = tl.dot(z, tl.trans(dc), cross, input_precision="ieee")
+            cross = add_product(cross, dz, tl.trans(c), "ieee")
+            cross = add_product(cross, z, tl.trans(dc), "ieee")
         p = _load_rows(shared, m, n, cls, C)
         beta = _load_rows(shared + part, m, n, cls, C)
         alpha = _load_rows(shared + 2 * part, m, n, cls, C)
@@ -260,8 +250,8 @@ def _tangents(
             pull = _load_rows(pulls, m, n, cls, C)
             alpha = -1.0 if CENTRED else _load_rows(shared + 2 * part, m, n, cls, C)
             weight = tl.sum(alpha * pull, 1)
-            gz = tl.dot(pull, c, weight[:, None] * z, input_precision="ieee")
-            gc = tl.dot(tl.trans(pull), z, gc, input_precision="ieee")
+            gz = add_product(weight[:, None] * z, pull, c, "ieee")
+            gc = add_product(gc, tl.trans(pull), z, "ieee")
             _store_rows(gquery, m, n, d, D, gz)
         for first in range(0, S, ROWS):
             s = first + tl.arange(0, ROWS)
@@ -294,8 +284,7 @@ def proto_gn(
     means, centre, shared = (support.new_empty(size) for size in ((T, C, D), (T, D), (T, 4, n, C)))
     members, pulls = support.new_empty(T, S, C), support.new_empty(T, K, n, C)
     grids = _grids(tile, T, K, n, D)
-    _memberships[(T,)](labels, members, S, C, tile.classes, tile.rows, **options)
-    _class_means[grids[0]](support, members, means, centre, S, D, C, centred, *blocks, **options)
+    _class_means[grids[0]](support, labels, members, means, centre, S, D, C, centred, *blocks, **options)
     _coefficients[grids[1]](query, means, centre, shared, scale, n, D, C, distance, *blocks, **options)
     _tangents[grids[2]](
         query, members, dsupport, dquery, gsupport, gquery, means, centre, shared, pulls,
@@ -339,24 +328,14 @@ def _cards_of(tile: Tile, distance: int, dtype: torch.dtype) -> list[Card]:
         {"num_warps": tile.warps, "num_stages": 1},
         _grids(tile, T, K, n, D),
     )
-    memberships = Card(
-        f"proto_gn/memberships/{name}",
-        _memberships,
-        (torch.int64, dtype, S, C, tile.classes, tile.rows),
-        (T,),
-        options,
-        flops=2 * T * S * C,
-        bytes=T * S * (8 + size * C),
-        unit=unit,
-    )
     means = Card(
         f"proto_gn/class_means/{name}",
         _class_means,
-        (dtype, dtype, dtype, dtype, S, D, C, centred, *blocks),
+        (dtype, torch.int64, dtype, dtype, dtype, S, D, C, centred, *blocks),
         grids[0],
         options,
         flops=T * S * D,
-        bytes=T * size * ((S + C + centred) * D + S * C),
+        bytes=T * (size * ((S + C + centred) * D + S * C) + 8 * S),
         unit=unit,
     )
     coefficients = Card(
@@ -383,4 +362,4 @@ def _cards_of(tile: Tile, distance: int, dtype: torch.dtype) -> list[Card]:
             *(meta(T, K, N, D, dtype=dtype) for N in (S, n, S, n)), T, K, S, n, C, D, distance, 1.0,
         ),
     )  # fmt: skip
-    return [memberships, means, coefficients, tangents]
+    return [means, coefficients, tangents]

@@ -9,8 +9,13 @@ from triton.runtime import driver
 
 def all_registers(options: dict[str, Any]) -> dict[str, Any]:
     """`options`, and on NVIDIA all registers a thread can have: else ptxas may spill to fit one more block."""
+    return {**options, "maxnreg": 255} if nvidia_architecture() else options
+
+
+def nvidia_architecture() -> int:
+    """80, 90, …; 0 on a chip of another make. Where nothing is compiled, as by the interpreter, the least of them."""
     try:
-        nvidia = driver.active.get_current_target().backend == "cuda"
-    except RuntimeError:  # no device: nothing is compiled here, or by the interpreter
-        nvidia = True
-    return {**options, "maxnreg": 255} if nvidia else options
+        target = driver.active.get_current_target()
+    except RuntimeError:
+        return 80
+    return target.arch if target.backend == "cuda" else 0

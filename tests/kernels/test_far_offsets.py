@@ -47,8 +47,7 @@ def test_proto_gn():
     members, means, centre = torch.empty(2, S, C), torch.empty(2, C, D), torch.empty(2, D)
     shared = torch.empty(2, 4, n, C)
     grids = file._grids(tile, 2, 1, n, D)
-    file._memberships[(2,)](labels, members, S, C, tile.classes, tile.rows)
-    file._class_means[grids[0]](support, members, means, centre, S, D, C, True, *tile[:3])
+    file._class_means[grids[0]](support, labels, members, means, centre, S, D, C, True, *tile[:3])
     file._coefficients[grids[1]](query, means, centre, shared, 1.0, n, D, C, file.SQEUCLIDEAN, *tile[:3])
     with ExitStack() as stack:
 

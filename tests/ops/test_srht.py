@@ -6,6 +6,7 @@ from scipy.linalg import hadamard as scipy_hadamard
 
 from tlxml_fast.errors import TlxError
 from tlxml_fast.ops import srht
+from tlxml_fast.ops._triton import INTERPRETED
 from tlxml_fast.ops.srht import BLOCK, hadamard, padded, srht_rows
 
 
@@ -53,3 +54,14 @@ def test_rows_are_sampled_uniformly():
 def test_no_more_rows_than_there_are():
     with pytest.raises(TlxError, match="dimension is 9, but of 5 numbers, padded to 8"):
         srht(torch.ones(1, 5), 9)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1")
+def test_a_block_as_a_square_is_that_of_a_cube(monkeypatch):
+    from tlxml_fast.kernels import srht as kernels
+
+    x, found = projection(3, 5000, 1, torch.float32), []
+    for shape in (kernels.CUBE, kernels.SQUARE):
+        monkeypatch.setattr(kernels, "shape_of", lambda x, shape=shape: shape)
+        found.append(srht(x, 70, seed=1, backend="triton"))
+    torch.testing.assert_close(*found)

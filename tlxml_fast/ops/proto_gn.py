@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from tlxml_fast.errors import TaskError, TlxError
 from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense, launch, share, traced
@@ -15,6 +16,7 @@ from tlxml_fast.ops.prototypes import class_means, head_jvp, head_vjp, proto_hea
 from tlxml_fast.ops.softmax_gn import softmax_gn_ref
 
 CODES = {"sqeuclidean": 0, "euclidean": 1, "cosine": 2}  # the core's enum Distance
+_checked = WeakTensorKeyDictionary()  # labels on a device that were good → their version then, and the ways
 
 
 def proto_gn(
@@ -184,6 +186,14 @@ def _flops(size: Mapping[str, int], ways: int) -> int:
 
 
 def _check_labels(support_y: Tensor, ways: int) -> None:
+    """Raise TaskError where a label is not a class or a class has no label.
+
+    On a device that waits for all that was launched, so that a tensor is looked at once, until it is written.
+    """
+    tracked = support_y.is_cuda and not support_y.is_inference()
+    state = (support_y._version, ways) if tracked else None
+    if tracked and _checked.get(support_y) == state:
+        return
     expected = set(range(ways))
     for task, labels in enumerate(support_y.tolist()):
         if set(labels) != expected:
@@ -191,6 +201,8 @@ def _check_labels(support_y: Tensor, ways: int) -> None:
                 f"proto_gn: the support labels of task {task} must be 0 to {ways - 1}, each at least once; "
                 f"they are {sorted(set(labels))}."
             )
+    if tracked:
+        _checked[support_y] = state
 
 
 def example(dtype: torch.dtype, generator: torch.Generator) -> tuple[tuple[Tensor, ...], dict[str, Any]]:

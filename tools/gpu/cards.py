@@ -104,14 +104,17 @@ def draw(file: str, index: int, architecture: str) -> dict[str, Any]:
             fit.blocks,
             architecture,
             nvidia and spec.padded and memory > max(work, 1e-6 * LAUNCH_US),
+            spec.may_spill,
         ),
     }
 
 
-def wrong(binary: Binary, shared: int, blocks: int, architecture: str, by_memory: bool) -> list[str]:
+def wrong(
+    binary: Binary, shared: int, blocks: int, architecture: str, by_memory: bool, may_spill: int
+) -> list[str]:
     """What the machine code may not be like."""
     found = []
-    if binary.spills and architecture.startswith("sm_"):
+    if binary.spills > may_spill and architecture.startswith("sm_"):
         found.append(f"{binary.spills} spills")
     if binary.atomics:
         found.append(f"{binary.atomics} atomics: the order of a sum would depend on the schedule")
@@ -194,7 +197,7 @@ def run() -> str:
     if differences := compare(cards, here):
         print(*differences, sep="\n")
         raise Failure(f"{len(differences)} cards are not the committed ones (--update, if they are better)")
-    return f"{len(cards)} cards: no spills, all fit, as committed"
+    return f"{len(cards)} cards: no spills but those allowed, all fit, as committed"
 
 
 def text(cards: list[dict[str, Any]]) -> str:

@@ -53,8 +53,8 @@ def occupancy(chip: Chip, registers: int, warps: int, shared: int, warp_size: in
     if warp_size == 64:  # registers are given out by eights, to each of four SIMDs
         by_registers = 4 * min(8, 512 // _up(max(registers, 1), 8)) // warps
         by_shared = chip.shared // shared if shared else chip.blocks
-    else:  # by 256 a warp, warps by fours; each block has 1 KiB of shared memory besides its own
-        by_registers = chip.registers // _up(max(registers, 1) * 32, 256) // 4 * 4 // _up(warps, 4)
+    else:  # by 256 a warp, as many warps in each of four parts; each block has 1 KiB of shared memory besides its own
+        by_registers = chip.registers // _up(max(registers, 1) * 32, 256) // 4 * 4 // warps
         by_shared = chip.shared // _up(shared + 1024, 128) if shared <= chip.shared_of_block else 0
     limits = {
         "blocks": chip.blocks,
