@@ -109,7 +109,8 @@ def contest(
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds + warm_ups):
         for name, run in contestants.items():
-            if len(samples[name]) > warm_ups and sum(samples[name]) > seconds:
+            timed_runs = samples[name][warm_ups:]
+            if timed_runs and sum(timed_runs) > seconds:
                 continue
             samples[name].append(timed(run)[1])
     return {name: Timing.of(s[warm_ups:], errors[name]) for name, s in samples.items()}
