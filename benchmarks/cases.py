@@ -28,6 +28,7 @@ class Case:
     """One row: a learner on random tasks, K vectors (0: gradients of all tasks).
 
     of_sgemm  the share of the rate of a matrix product that is asked of the vectors' part of the work: least, aim
+    graphs    whether ours, on a device, replays a CUDA graph
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     against: tuple[str, ...]
     goals: tuple[Goal, ...] = ()
     of_sgemm: tuple[float, float] | None = None
+    graphs: bool = False
 
     in_processes = True
 
@@ -89,7 +91,8 @@ class Case:
         learner.body.template.to(device, dtype)
         plain = Plain(learner, tasks, dtype)
         V = vectors(self.K, plain.omega)
-        runs = {OURS: self.work(linearize(learner, tasks, backend_of(torch.device(device)), strict=True), V)}
+        lin = linearize(learner, tasks, backend_of(torch.device(device)), strict=True, graphs=self.graphs)
+        runs = {OURS: self.work(lin, V)}
         missing: dict[str, str] = {}
         for name in self.against:
             try:

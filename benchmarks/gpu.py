@@ -37,12 +37,20 @@ from .measure import OURS, Row, Settings, contest, relative_error, vectors
 
 ROUNDS = 20
 
+
+def replayed(case: Case) -> Case:
+    """The same by a CUDA graph, alone."""
+    return replace(case, name=f"{case.name}, replayed", against=(), goals=(), of_sgemm=None, graphs=True)
+
+
 # What a device is for, many tasks at once; and the smallest of `tlxml-fast bench`, where launches are what counts.
 PRODUCTS = (
     *CASES[:2],
+    replayed(CASES[1]),
     Case("GN product, MAML MLP 34-32-5, 5 steps, 4,096 tasks, K=32", mlp_learner(5),
          partial(vector_tasks, 4096), 32, GENERAL),
     replace(CASES[4], of_sgemm=None),
+    replayed(CASES[4]),
     Case("GN product, ProtoNet Conv4-64 28×28, 5-way 5-shot, 64 tasks, K=32", lambda: ProtoNet(conv4(64, seed=0)),
          image_tasks(64, 5), 32, (VMAPPED,)),
     *CASES[5:7],
