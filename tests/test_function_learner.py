@@ -86,6 +86,11 @@ def test_a_single_tensor_is_a_tree():
 def test_it_can_be_meta_trained():
     given = {name: t.detach().clone().requires_grad_() for name, t in MODULE.named_parameters()}
     learner = FunctionLearner(lambda p, sx, sy, qx: torch.func.functional_call(MODULE, p, qx), given)
+    first = next(iter(given))
+    given[first].requires_grad_(False)
+    with pytest.raises(LearnerError, match=f"parameter '{first}' asks for no gradient; call requires_grad_"):
+        tlx.meta_train(learner, tasks(), steps=1, progress=False)
+    given[first].requires_grad_()
     before = tlx.evaluate(learner, tasks()).loss
     tlx.meta_train(learner, tasks(), steps=20, batch_size=4, lr=1e-2, progress=False)
     assert tlx.evaluate(learner, tasks()).loss < before

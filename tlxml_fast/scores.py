@@ -16,6 +16,7 @@ from .targets import LARGER_IS_BETTER
 from .task import TaskSet
 
 if TYPE_CHECKING:
+    import numpy
     import pandas
     import pyarrow
     import xarray
@@ -194,6 +195,11 @@ class Scores:
     def __dlpack__(self, **options: Any) -> Any:
         """The scores themselves, for numpy, JAX, CuPy and others: `jax.numpy.from_dlpack(scores)`."""
         return self.values.__dlpack__(**options)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        """The scores themselves, for numpy: a view where nothing else is asked for."""
+        values = self.values.numpy()
+        return values.astype(dtype) if dtype is not None else values.copy() if copy else values
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Where they are."""

@@ -128,6 +128,11 @@ def meta_train(
         "seed": seed,
     }
     parameters = learner.parameters()
+    for name, p in parameters.items():
+        if not p.requires_grad:
+            raise LearnerError(
+                f"parameter {name!r} asks for no gradient; call requires_grad_() on it before training"
+            )
     optim = OPTIMIZERS[optimizer](list(parameters.values()), lr=lr, weight_decay=weight_decay)
     done, history = 0, []
     if resume and checkpoint is not None and Path(checkpoint).exists():

@@ -99,6 +99,62 @@ def test_the_command(capsys, monkeypatch):
     assert "compiled: 2 of 2 checks passed" in capsys.readouterr().out
     monkeypatch.setattr(run, lambda backend: conform(broken("losses are sums")[2], CASES[:1], CHECKS[:1]))
     assert main(["compiled"]) == 1
-    assert "MAML, ReLU, values: losses: relative error 1.0e+00" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "values: losses: relative error 1.0e+00, above 1e-08; it is 2 times what it should be, on MAML, ReLU"
+        in said
+    )
+    assert "compiled: 0 of 1 checks passed; not claimed, and not checked: MAML, tanh, three steps, " in said
     assert main(["none"]) == 2
     assert main([]) == 2
+
+
+class Delegating:
+    """A wrapper whose calls are another's, by __getattr__."""
+
+    def __init__(self, inner, **own):
+        self.__dict__ |= {"inner": inner, **own}
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+def test_delegated_calls_are_there():
+    def linearize(*given, **named):
+        return Delegating(reference.linearize(*given, **named))
+
+    backend = Delegating(reference, name="wrapped", linearize=linearize)
+    assert failures(backend, CASES[:1]) == {}
+
+
+def test_what_lacks_calls_is_told_which():
+    class Bare:
+        logits = jvp = vjp = gnvp = losses = None
+
+    backend = Delegating(reference, linearize=lambda *given: Bare())
+    assert failures(backend, CASES[:1], CHECKS[:1]) == {
+        "values": "linearize gives a Bare, which has no gradients, hvp"
+    }
+
+    def influence(*given, **named):
+        return Delegating(None, solve=lambda B: (B, None), scores=None)
+
+    backend = Delegating(reference, influence=influence)
+    (said,) = failures(backend, CASES[:1], CHECKS[8:9]).values()
+    assert said == "solve gives a tuple, which has no X, certificate: a Solved has"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("Class", "is a class, Class; a backend is an instance"), ("dicts", "gives a dict, not a Capabilities")],
+)
+def test_what_is_no_backend_is_told_why(path, said, monkeypatch):
+    import sys
+    from types import ModuleType
+
+    module = ModuleType("nobackends")
+    module.Class = type("Class", (), {})
+    module.dicts = Delegating(reference, capabilities=dict)
+    monkeypatch.setitem(sys.modules, "nobackends", module)
+    with pytest.raises(BackendError, match=said):
+        protocol.get(f"nobackends:{path}")

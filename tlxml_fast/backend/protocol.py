@@ -140,3 +140,9 @@ class Backend(Protocol):
 
         weight_decay  δ; what the learner's training recorded unless given
         """
+
+
+def missing(given: object, protocol: type) -> list[str]:
+    """What of a protocol an object has not; calls that it delegates are there, which isinstance does not see."""
+    named = dict.fromkeys((*protocol.__annotations__, *vars(protocol)))
+    return [name for name in named if not name.startswith("_") and not hasattr(given, name)]

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from ..errors import BackendError
-from .protocol import VERSION, Backend
+from .protocol import VERSION, Backend, Capabilities, missing
 
 GROUP = "tlxml.backends"
 
@@ -31,12 +31,16 @@ def get(name: str) -> Backend:
         raise BackendError(
             f"no installed package brings a backend called {name!r}; there are {', '.join(sorted(found)) or 'none'}"
         )
-    if not isinstance(backend, Backend):
-        lacks = [
-            part for part in ("name", "capabilities", "linearize", "influence") if not hasattr(backend, part)
-        ]
+    if isinstance(backend, type):
+        raise BackendError(f"{name} is a class, {backend.__name__}; a backend is an instance")
+    if lacks := missing(backend, Backend):
         raise BackendError(f"{name} is no backend: it has no {', '.join(lacks)}")
-    spoken = backend.capabilities().version
+    able = backend.capabilities()
+    if not isinstance(able, Capabilities):
+        raise BackendError(
+            f"{name} is no backend: capabilities() gives a {type(able).__name__}, not a Capabilities"
+        )
+    spoken = able.version
     if spoken != VERSION:
         raise BackendError(
             f"the backend {name} speaks version {spoken} of the protocol, and this is version {VERSION}"

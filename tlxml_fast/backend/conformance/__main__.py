@@ -8,7 +8,8 @@ from rich.console import Console
 
 from ...errors import TlxError
 from .. import registry
-from .run import conform, table
+from .cases import CASES
+from .run import conform, reasons, table
 
 
 def main(arguments: list[str]) -> int:
@@ -30,11 +31,12 @@ def main(arguments: list[str]) -> int:
             results.append(result)
     console.print(table(results))
     wrong = [result for result in results if result.failure]
-    for result in wrong:
-        console.print(f"{result.case}, {result.check}: {result.failure}", highlight=False)
-    console.print(
-        f"{backend.name}: {len(results) - len(wrong)} of {len(results)} checks passed", highlight=False
-    )
+    for line in reasons(results):
+        console.print(line, highlight=False, soft_wrap=True)
+    summary = f"{backend.name}: {len(results) - len(wrong)} of {len(results)} checks passed"
+    if unclaimed := [case.name for case in CASES if not any(result.case == case.name for result in results)]:
+        summary += f"; not claimed, and not checked: {', '.join(unclaimed)}"
+    console.print(summary, highlight=False, soft_wrap=True)
     return 1 if wrong or not results else 0
 
 

@@ -27,7 +27,17 @@ def equal(what: str, found: Tensor, truth: Tensor, tolerance: float = TOLERANCE[
     error, size = float((found - truth).norm()), float(truth.norm())
     if not error <= tolerance * size:
         relative = error / size if size else float("inf")
-        raise Failure(f"{what}: relative error {relative:.1e}, above {tolerance:.0e}")
+        raise Failure(
+            f"{what}: relative error {relative:.1e}, above {tolerance:.0e}{_multiple(found, truth)}"
+        )
+
+
+def _multiple(found: Tensor, truth: Tensor) -> str:
+    """By how much an answer of the right direction is too large: a sign, or a sum for a mean."""
+    lengths = float(found.norm() * truth.norm())
+    if not lengths or not abs(float((found * truth).sum())) > 0.999 * lengths:
+        return ""
+    return f"; it is {float((found * truth).sum() / truth.square().sum()):.4g} times what it should be"
 
 
 def refused(what: str, call: Callable[[], object]) -> None:

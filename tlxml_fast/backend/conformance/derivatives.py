@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..protocol import Backend, LinearizedTasks
+from ..protocol import Backend, LinearizedTasks, missing
 from .cases import Case
 from .comparing import TOLERANCE, Failure, equal
 
@@ -93,8 +93,8 @@ def single(backend: Backend, case: Case) -> None:
 def linearized(backend: Backend, case: Case) -> LinearizedTasks:
     """What `linearize` gives, which has every call."""
     lin = backend.linearize(case.learner(), case.tasks)
-    if not isinstance(lin, LinearizedTasks):
-        raise Failure(f"linearize gives a {type(lin).__name__}, which lacks calls of LinearizedTasks")
+    if lacks := missing(lin, LinearizedTasks):
+        raise Failure(f"linearize gives a {type(lin).__name__}, which has no {', '.join(lacks)}")
     return lin
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..protocol import Backend, FittedInfluence
+from ..protocol import Backend, FittedInfluence, Solved, missing
 from .cases import Case
 from .comparing import TOLERANCE, Failure, certified, equal
 from .derivatives import MANY, vectors
@@ -71,16 +71,22 @@ def single_influence(backend: Backend, case: Case) -> None:
     fitted = backend.influence(
         case.learner(), case.tasks, damping=damping, weight_decay=DECAY, dtype=torch.float32
     )
-    equal(
-        "solve in float32", checked(fitted).solve(B).X, torch.linalg.solve(A, B.T).T, TOLERANCE[torch.float32]
-    )
+    equal("solve in float32", solved(fitted, B).X, torch.linalg.solve(A, B.T).T, TOLERANCE[torch.float32])
 
 
 def checked(fitted: FittedInfluence) -> FittedInfluence:
     """What `influence` gives, which has every call."""
-    if not isinstance(fitted, FittedInfluence):
-        raise Failure(f"influence gives a {type(fitted).__name__}, which lacks calls of FittedInfluence")
+    if lacks := missing(fitted, FittedInfluence):
+        raise Failure(f"influence gives a {type(fitted).__name__}, which has no {', '.join(lacks)}")
     return fitted
+
+
+def solved(fitted: FittedInfluence, B: Tensor) -> Solved:
+    """What `solve` gives, which is named."""
+    found = checked(fitted).solve(B)
+    if lacks := missing(found, Solved):
+        raise Failure(f"solve gives a {type(found).__name__}, which has no {', '.join(lacks)}: a Solved has")
+    return found
 
 
 def inverted(curvature: str, truth: Truth, decay: float = 0.0) -> tuple[Tensor, float]:
@@ -116,7 +122,7 @@ def _of(curvature: str, damping: float) -> float | None:
 
 
 def _solves(what: str, fitted: FittedInfluence, B: Tensor, A: Tensor, damping: float | None) -> None:
-    X, certificate = checked(fitted).solve(B)
+    X, certificate = solved(fitted, B)
     equal(what, X, torch.linalg.solve(A, B.T).T)
     residuals = ((X.detach().double() @ A - B).norm(dim=1) / B.norm(dim=1)).tolist()
     certified(what, certificate, [(r / 2, 2 * r) for r in residuals], damping)

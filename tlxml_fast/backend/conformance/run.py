@@ -53,6 +53,18 @@ def table(results: Sequence[Result]) -> Table:
     return made
 
 
+def reasons(results: Sequence[Result]) -> Iterator[str]:
+    """Why each check failed, once, with the learners it failed on."""
+    for check in dict.fromkeys(result.check for result in results):
+        own = [result for result in results if result.check == check]
+        wrong = [result for result in own if result.failure]
+        if wrong:
+            where = f"all {len(own)} learners" if len(wrong) == len(own) else ", ".join(r.case for r in wrong)
+            yield f"{check}: {wrong[0].failure}, on {wrong[0].case}" + (
+                f"; wrong on {where}" if len(wrong) > 1 else ""
+            )
+
+
 def _failure(backend: Backend, case: Case, check: Check) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InfluenceWarning)
