@@ -17,7 +17,7 @@ quick: $(VENV)/installed
 
 # The GPU kernels, by Triton's interpreter on the CPU.
 interpreted: $(VENV)/installed
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/ops tests/kernels tests/test_engine_on_a_device.py -m "not slow"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/ops tests/kernels tests/test_engine_on_a_device.py -m "not slow" -n auto
 
 # Runs over a store that fail at every write, sync and rename, and commands that are killed.
 crash: $(VENV)/installed
