@@ -266,3 +266,15 @@ def test_a_model_that_does_not_fit_the_tasks():
             tlx.linearize(tlx.MAML(net), p.train[:1])
     with pytest.raises(tlx.TaskError, match="task 'task 0' has class labels, and the learner's loss is mse"):
         tlx.linearize(tlx.MAML(tlx.models.mlp(5, 4, 3), loss="mse"), p.train[:1])
+
+
+def test_what_is_given_is_named():
+    learner = tlx.MAML(tlx.models.mlp(4, 3, 3, seed=0).double(), 0.1)
+    task = tlx.Task(torch.randn(3, 4).double(), torch.arange(3), torch.randn(3, 4).double(), torch.arange(3))
+    with pytest.raises(tlx.LearnerError, match="a learner is linearized, not a Sequential; tlx"):
+        tlx.linearize(learner.module, [task])
+    with pytest.raises(tlx.TaskError, match="is one task, not a set of them; give"):
+        tlx.linearize(learner, task)
+    lin = tlx.linearize(learner, [task])
+    with pytest.raises(tlx.TlxError, match="vectors are a torch tensor, not a ndarray"):
+        lin.gnvp(torch.zeros(1, lin.q).numpy())

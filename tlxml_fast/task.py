@@ -227,6 +227,8 @@ class TaskSet(Sequence[Task]):
     """
 
     def __init__(self, tasks: Iterable[Task], name: str = ""):
+        if isinstance(tasks, Task):
+            raise TaskError(f"task {tasks.label!r} is one task, not a set of them; give [task]")
         held = tuple(tasks)
         for i, task in enumerate(held):
             if not isinstance(task, Task):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..errors import BackendError, FallbackWarning
+from ..errors import BackendError, FallbackWarning, LearnerError
 from ..learners import FunctionLearner, Learner
 from ..learners.function import QueryLogits
 from ..ops._dispatch import backend_of, why_not
@@ -81,6 +81,10 @@ def linearize(
     learner's ω is no stationary point, BackendError if the backend named cannot run. Warns with FallbackWarning
     where a compiled backend is asked for and the reference runs, and where a device's memory runs out.
     """
+    if not isinstance(learner, Learner):
+        raise LearnerError(
+            f"a learner is linearized, not a {type(learner).__name__}; tlx.parse_learner makes one of a module"
+        )
     device = next(iter(learner.parameters().values())).device
     report = choose_backend(backend, device)
     if precision != "fp32" and report.backend != "triton":

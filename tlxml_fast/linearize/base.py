@@ -336,6 +336,8 @@ class Linearization(ABC):
 
     def vectors(self, V: Tensor, *tail: int) -> Tensor:
         """`V` in this linearization's dtype and on its device, its shape checked against [..., *tail]."""
+        if not isinstance(V, Tensor):
+            raise TlxError(f"vectors are a torch tensor, not a {type(V).__name__}")
         if V.shape[V.ndim - len(tail) :] != tail or V.ndim != len(tail) + 1 or len(V) == 0:
             raise TlxError(f"vectors have shape {tuple(V.shape)}, not [K, {', '.join(map(str, tail))}]")
         return V.to(self.device, self.dtype)
