@@ -141,9 +141,8 @@ class Learner(ABC):
             raise LearnerError(f"task {task.label!r} does not run through the model: {error}") from error
         outputs = logits.shape[-1]
         # on a device sums may be taken in another order the second time, and adaptation amplifies that
-        rounding = 1e-3 if logits.is_cuda else 1e-5
-        size = float(logits.nan_to_num(0.0, 0.0, 0.0).abs().max())
-        if not torch.allclose(logits, again, rtol=rounding, atol=rounding * size, equal_nan=True):
+        rounding = 1e-3 * float(logits.nan_to_num(0.0, 0.0, 0.0).abs().max()) if logits.is_cuda else 1e-8
+        if not torch.allclose(logits, again, atol=rounding, equal_nan=True):
             raise LearnerError(
                 "the model gives other outputs for the same input the second time: it is random"
             )
