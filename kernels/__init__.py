@@ -1,9 +1,9 @@
 """The Triton twins of csrc/cpu, one file an op, for CUDA devices; proven without one by `make gpu-check`.
 
 A launcher has the name and the arguments of the op's kernel in csrc/ops.h, with tensors for pointers: contiguous
-inputs, outputs that it alone writes. (`stacked_mm` has a precision besides, and the products of `convolution` are a
-device's only: ops/convolution.py has their arguments.) Where TRITON_INTERPRET=1, Triton's interpreter runs the same
-kernels on the CPU's tensors.
+inputs, outputs that it alone writes. (`stacked_mm` has a precision besides. A device's only are the products of
+`convolution`, whose arguments ops/convolution.py has, and the two halves of `proto_gn`.) Where TRITON_INTERPRET=1,
+Triton's interpreter runs the same kernels on the CPU's tensors.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from importlib import import_module
 WHERE = {
     "softmax_gn": "softmax_gn",
     "proto_gn": "proto_gn",
+    "proto_gn_primal": "proto_gn",
+    "proto_gn_beside": "proto_gn",
     "channel_moments": "norm_act_pool",
     "norm_act_pool": "norm_act_pool",
     "norm_act_pool_gather": "norm_act_pool",
@@ -23,6 +25,7 @@ WHERE = {
     "norm_act_pool_affine": "norm_act_pool",
     "norm_act_pool_vjp": "norm_act_pool",
     "norm_act_pool_hvp": "norm_act_pool_hvp",
+    "conv_weights": "convolution",
     "conv_push": "convolution",
     "conv_pull": "convolution",
     "conv_gram": "convolution",

@@ -245,13 +245,11 @@ def _launch_product(
     many: Tensor | None, weights: Tensor | None, one: Tensor | None, dweights: Tensor | None, out: Tensor,
     T: int, N: int, K: int, g: _Geometry, back: bool, precision: str,
 ) -> None:  # fmt: skip
-    """Weights are [T or 1, taps, I, O] and [T or 1, K, taps, I, O], the last three dense; g.C is I, or back O."""
-    unit, along_inputs = _unit(precision, out), back
-    if ALONG_INPUTS.get(unit, back) != back:
-        weights, dweights = (w if w is None else w.mT.contiguous() for w in (weights, dweights))
-        along_inputs = not back
+    """Weights are [T or 1, taps, I, O] and [T or 1, K, taps, I, O]; g.C is I, or back O."""
+    unit = _unit(precision, out)
+    weights, dweights = (w if w is None else conv_weights(w, back, precision) for w in (weights, dweights))
     tile = TILES[unit].options(unit, g.O)
-    strides = (g.C * g.O, 1, g.C) if along_inputs else (g.C * g.O, g.O, 1)
+    strides = (g.C * g.O, 1, g.C) if ALONG_INPUTS.get(unit, back) else (g.C * g.O, g.O, 1)
     grid = (K * triton.cdiv(N * g.Ho * g.Wo, tile["ROWS"]) * T, triton.cdiv(g.O, tile["COLUMNS"]))
     _product[grid](
         many, weights, weights.stride(0) if weights is not None and len(weights) > 1 else 0,
@@ -259,6 +257,15 @@ def _launch_product(
         0 if dweights is None else dweights.stride(1),
         out, N, K, *strides, **g._asdict(), BACK=back, TAPS=g.C < FEW_CHANNELS, **tile,
     )  # fmt: skip
+
+
+def conv_weights(w: Tensor, back: bool, precision: str) -> Tensor:
+    """w [..., taps, I, O] as `conv_push`, or back `conv_pull`, reads it: itself where it lies so, else a copy."""
+    turned = ALONG_INPUTS.get(_unit(precision, w), back) != back
+    I, O = w.shape[-2:]
+    if w.stride()[-3:] == ((I * O, 1, I) if turned else (I * O, O, 1)):
+        return w
+    return w.mT.contiguous().mT if turned else w.contiguous()
 
 
 def conv_push(

@@ -2,9 +2,9 @@
 
 All are bound by memory. A tile is [positions, tangents, channels]: what the K tangents of a position share (x, x̂,
 slope, winner) is read once for TANGENTS of them, and channels lie side by side, so that rows of a multiple of four
-load and store 128 bits a thread. Sums over a task's positions are made in parts (`sums`): their order depends on the
-positions and on C, never on T; K of 1, 2 or more lays a tile out differently among threads. Bytes, with e the size of
-a number and κ = ⌈K / TANGENTS⌉:
+load and store 128 bits a thread. Sums over a task's positions are made in parts, added by the kernel that reads them
+(`sums`): their order depends on the positions and on C, never on T; K of 1, 2 or more lays a tile out differently among
+threads. Bytes, with e the size of a number and κ = ⌈K / TANGENTS⌉:
 
     moments  e·P·C
     gather   e·P·(K + κ)C + e·Q·KC + 4Q·κC          P positions of x, Q of y; where windows overlap, dx is read again
@@ -12,7 +12,8 @@ a number and κ = ⌈K / TANGENTS⌉:
     affine   e·Q·(K + 2κ)C
     vjp      e·P·(K + κ)C + e·Q·(K + κ)C + 4P·κC    the winner is read at every position of its window
 
-and 8e·KC for each part of the sums of `gather` and `affine`, 4e·C for each of `moments`.
+and 2e·KC for each part that `gather` and `affine` write, as much for each that a program of `jvp` and `vjp` reads, and
+4e·C for each tile of `moments`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ import triton.language as tl
 from torch import Tensor
 
 from tlxml_fast.kernels.card import Card, drawn, meta
-from tlxml_fast.kernels.sums import NUMBERS, PARTS, add_parts, cut, in_parts, part_of
+from tlxml_fast.kernels.sums import cut, part_of, reading, total_of
 from tlxml_fast.kernels.target import all_registers
+from tlxml_fast.ops.norm_act_pool import PARTS
 
 TANGENTS = 4  # a tile without tangents must still have four numbers a thread, for 128-bit accesses
 # Numbers of a tile, where there are TANGENTS of them: as many as keep loads under way, fewer where sums take registers.
 TILE, SUMS_TILE = {torch.float32: 2048, torch.float64: 1024}, 1024
-EACH = 8  # tiles that a program takes one after another, where it has what is the same for all positions
+TILES, NUMBERS = 256, 8  # of the moments of tiles: so many are added at a time, and so many channels of each
 WARPS = 4
 
 
@@ -213,24 +215,24 @@ def _gather(
         tl.store(moments + K * C + kc, tl.sum(second_sum, 0)[None] / count, mask=lanes)
 
 
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+@triton.jit(do_not_specialize=["K", "each", "parts"])  # or their divisibility would choose the order of sums
 def _jvp(
     chosen, moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, rstd, gamma, x_hat, slope, dy, Q, K, C,
-    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+    each, parts, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
     kc = k * C + c[None, None, :]
     scale, g = vector(rstd + task * C, c, in_c), vector(gamma + task * C, c, in_c)
     scale = g * scale
-    one = -scale * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
-    hat = -scale * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    one = -scale * total_of(moments, task, parts, 2 * K * C, kc, lanes)
+    hat = -scale * total_of(moments, task, parts, 2 * K * C, K * C + kc, lanes)
     if dbeta is not None:
         one += tl.load(dbeta + task * dbeta_task + k * dbeta_k + c[None, None, :], mask=lanes, other=0.0)
     if dgamma is not None:
         hat += tl.load(dgamma + task * dgamma_task + k * dgamma_k + c[None, None, :], mask=lanes, other=0.0)
-    begin = tl.program_id(1) * EACH * POSITIONS
-    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, Q), POSITIONS):
+    begin = tl.program_id(1) * each
+    for first in range(begin, tl.minimum(begin + each, Q), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
         there, out = row < Q, task * Q + row
         shared = there & in_c[None, None, :]
@@ -265,12 +267,12 @@ def _affine(
     tl.store(gaffine + K * C + kc, tl.sum(ggamma, 0)[None], mask=lanes)
 
 
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+@triton.jit(do_not_specialize=["K", "each", "parts"])  # or their divisibility would choose the order of sums
 def _vjp(
-    gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, count, N, H, W, K, C, Ho, Wo,
+    gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, count, N, H, W, K, C, Ho, Wo, each, parts,
     BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     WINDOWS: tl.constexpr,
-    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+    POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Position by position, from the WINDOWS × WINDOWS windows that may hold it."""
     task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
@@ -279,10 +281,10 @@ def _vjp(
     mu, r = vector(mean + task * C, c, in_c), vector(rstd + task * C, c, in_c)
     scale = vector(gamma + task * C, c, in_c) * r
     share = -scale / count if BATCH else tl.zeros_like(scale)
-    one = share * tl.load(gaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
-    hat = share * tl.load(gaffine + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
-    begin = tl.program_id(1) * EACH * POSITIONS
-    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, N * H * W), POSITIONS):
+    one = share * total_of(gaffine, task, parts, 2 * K * C, kc, lanes)
+    hat = share * total_of(gaffine, task, parts, 2 * K * C, K * C + kc, lanes)
+    begin = tl.program_id(1) * each
+    for first in range(begin, tl.minimum(begin + each, N * H * W), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
         there, at = row < N * H * W, task * N * H * W + row
         n, p, q = position_of(row, H, W)
@@ -343,7 +345,7 @@ def channel_moments(x: Tensor, mean: Tensor, var: Tensor, T: int, P: int, C: int
     )
     if tiles > 1:
         _moments_of_tiles[(T, triton.cdiv(C, NUMBERS))](
-            means, variances, mean, var, P, C, POSITIONS=positions, TILES=PARTS, CHANNELS=NUMBERS
+            means, variances, mean, var, P, C, POSITIONS=positions, TILES=TILES, CHANNELS=NUMBERS
         )
 
 
@@ -373,15 +375,15 @@ def norm_act_pool_gather(
     apart = kernel == stride and padding == 0
     rows, columns = (max(Ho, triton.cdiv(H, stride)), max(Wo, triton.cdiv(W, stride))) if apart else (Ho, Wo)
     windows = N * rows * columns
-    each, count = cut(windows if apart or not sums else max(windows, N * H * W), tile["POSITIONS"])
-    parts = in_parts(moments, count) if sums else None
-    _gather[(items_of(T, K, C, tile), count)](
-        dx, x, mean, rstd, winner, chosen, parts, count_of(inverse_count), N, H, W, K, C, Ho, Wo, rows, columns, each,
+    positions = windows if apart or not sums else max(windows, N * H * W)
+    each, programs = (
+        cut(positions, tile["POSITIONS"], moments) if sums else reading(positions, tile["POSITIONS"])
+    )
+    _gather[(items_of(T, K, C, tile), programs)](
+        dx, x, mean, rstd, winner, chosen, moments, count_of(inverse_count), N, H, W, K, C, Ho, Wo, rows, columns, each,
         KERNEL=kernel, STRIDE=stride, PADDING=padding, SUMS=sums, APART=apart,
         **all_registers({"num_warps": tile["TANGENTS"], **tile}),
     )  # fmt: skip
-    if sums:
-        add_parts(parts, moments)
 
 
 def norm_act_pool_jvp(
@@ -390,9 +392,10 @@ def norm_act_pool_jvp(
 ) -> None:  # fmt: skip
     """ẏ of what `norm_act_pool_gather` found."""
     tile, Q = tile_of(chosen, K, C), N * Ho * Wo
-    _jvp[(items_of(T, K, C, tile), triton.cdiv(Q, EACH * tile["POSITIONS"]))](
+    each, programs = reading(Q, tile["POSITIONS"], moments)
+    _jvp[(items_of(T, K, C, tile), programs)](
         chosen, moments, *strides_of(dgamma), *strides_of(dbeta), rstd, gamma, x_hat, slope, dy, Q, K, C,
-        EACH=EACH, num_warps=WARPS, **tile,
+        each, moments.shape[1], num_warps=WARPS, **tile,
     )  # fmt: skip
 
 
@@ -410,12 +413,10 @@ def norm_act_pool_affine(
 ) -> None:
     """β̄ and γ̄."""
     tile = tile_of(gy, K, C, sums=True)
-    each, count = cut(N * Ho * Wo, tile["POSITIONS"])
-    parts = in_parts(gaffine, count)
-    _affine[(items_of(T, K, C, tile), count)](
-        gy, x_hat, slope, parts, N * Ho * Wo, K, C, each, num_warps=tile["TANGENTS"], **tile
+    each, parts = cut(N * Ho * Wo, tile["POSITIONS"], gaffine)
+    _affine[(items_of(T, K, C, tile), parts)](
+        gy, x_hat, slope, gaffine, N * Ho * Wo, K, C, each, num_warps=tile["TANGENTS"], **tile
     )
-    add_parts(parts, gaffine)
 
 
 def norm_act_pool_vjp(
@@ -425,10 +426,12 @@ def norm_act_pool_vjp(
 ) -> None:  # fmt: skip
     """x̄."""
     tile = tile_of(gy, K, C)
-    _vjp[(items_of(T, K, C, tile), triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
+    each, programs = reading(N * H * W, tile["POSITIONS"], gaffine)
+    _vjp[(items_of(T, K, C, tile), programs)](
         gy, gaffine, x, mean, rstd, gamma, slope, winner, gx, count_of(inverse_count), N, H, W, K, C, Ho, Wo,
+        each, gaffine.shape[1],
         BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=windows_of(kernel, stride),
-        EACH=EACH, num_warps=WARPS, **tile,
+        num_warps=WARPS, **tile,
     )  # fmt: skip
 
 
@@ -444,9 +447,10 @@ def problems() -> Iterator[SimpleNamespace]:
         P, Q = (T, N, H, W), (T, N, H // pool, W // pool)
         yield SimpleNamespace(
             K=K, N=N, C=C, T=T, H=H, W=W, pool=pool, unit="fp64" if dtype == torch.float64 else "fp32",
-            vector=meta(T, C, dtype=dtype), affine=meta(T, K, C, dtype=dtype), sums=meta(T, 2, K, C, dtype=dtype),
+            vector=meta(T, C, dtype=dtype), affine=meta(T, K, C, dtype=dtype),
             x=meta(*P, C, dtype=dtype), y=meta(*Q, C, dtype=dtype), dx=meta(*P, K, C, dtype=dtype),
-            dy=meta(*Q, K, C, dtype=dtype), winner=meta(*Q, C, dtype=torch.int32), one=meta(T, 2, 1, C, dtype=dtype),
+            dy=meta(*Q, K, C, dtype=dtype), winner=meta(*Q, C, dtype=torch.int32),
+            sums=meta(T, PARTS, 2, K, C, dtype=dtype), one=meta(T, PARTS, 2, 1, C, dtype=dtype),
             sizes=(*P, K, C, *Q[2:], pool, pool, 0), pooled=(T, N, K, C, *Q[2:]), inverse_count=1 / (N * H * W),
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The JVP of the VJP of normalisation, activation and max pool, by the formulas of csrc/cpu/norm_act_pool.cpp.
 
-Two sweeps, both bound by memory: over outputs for the sums, which are the tangents of β̄ and γ̄ and come in parts
-(`sums`), then position by position for those of x̄. What the second finds at outputs it computes again.
+Two sweeps, both bound by memory: over outputs for the sums, which are the tangents of β̄ and γ̄, in parts (`sums`), then
+position by position for those of x̄. What the second finds at outputs it computes again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tlxml_fast.kernels.card import Card, drawn
 from tlxml_fast.kernels.norm_act_pool import (
-    EACH,
     WARPS,
     count_of,
     for_tangents,
@@ -26,7 +25,7 @@ from tlxml_fast.kernels.norm_act_pool import (
     window_around,
     windows_of,
 )
-from tlxml_fast.kernels.sums import add_parts, cut, in_parts, part_of
+from tlxml_fast.kernels.sums import cut, part_of, reading, total_of
 
 
 @triton.jit
@@ -46,11 +45,11 @@ def _second_order(
 
 @triton.jit
 def _tangents_of_affine(
-    moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+    moments, moments_parts, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
 ):  # fmt: skip
     """Of x̂'s constants, γ and β: dx̂ = r dx + one + hat x̂."""
-    one = -r * tl.load(moments + task * 2 * K * C + kc, mask=lanes, other=0.0)
-    hat = -r * tl.load(moments + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
+    one = -r * total_of(moments, task, moments_parts, 2 * K * C, kc, lanes)
+    hat = -r * total_of(moments, task, moments_parts, 2 * K * C, K * C + kc, lanes)
     dg, db = tl.zeros_like(one), tl.zeros_like(one)
     if dgamma is not None:
         dg = tl.load(dgamma + task * dgamma_task + k * dgamma_k + c[None, None, :], mask=lanes, other=0.0)
@@ -59,10 +58,12 @@ def _tangents_of_affine(
     return one, hat, dg, db
 
 
-@triton.jit(do_not_specialize=["K", "each"])  # or their divisibility would choose the order of sums
+@triton.jit(
+    do_not_specialize=["K", "each", "moments_parts"]
+)  # or their divisibility would choose the order of sums
 def _hvp_affine(
     gy, dgy, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
-    rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C, each,
+    rstd, gamma, x_hat, slope, curve, dgaffine, Q, K, C, each, moments_parts,
     POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
@@ -70,7 +71,8 @@ def _hvp_affine(
     kc = k * C + c[None, None, :]
     r, g = vector(rstd + task * C, c, in_c), vector(gamma + task * C, c, in_c)
     one, hat, dg, db = _tangents_of_affine(
-        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+        moments, moments_parts, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc,
+        lanes,
     )  # fmt: skip
     dgbeta = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
     dggamma = tl.zeros((POSITIONS, TANGENTS, CHANNELS), gy.dtype.element_ty)
@@ -89,13 +91,15 @@ def _hvp_affine(
     tl.store(dgaffine + K * C + kc, tl.sum(dggamma, 0)[None], mask=lanes)
 
 
-@triton.jit(do_not_specialize=["K"])  # or its divisibility would choose the order of sums
+# or their divisibility would choose the order of sums
+@triton.jit(do_not_specialize=["K", "each", "moments_parts", "gaffine_parts", "dgaffine_parts"])
 def _hvp(
     gy, gx, gaffine, dgy, dx, chosen, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, moments,
     x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine, count, N, H, W, K, C, Ho, Wo,
+    each, moments_parts, gaffine_parts, dgaffine_parts,
     BATCH: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     WINDOWS: tl.constexpr,
-    EACH: tl.constexpr, POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
+    POSITIONS: tl.constexpr, TANGENTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     task, k, c, in_c, in_k = item_of(K, C, TANGENTS, CHANNELS)
     lanes = in_k & in_c[None, None, :]
@@ -103,14 +107,17 @@ def _hvp(
     mu, r = vector(mean + task * C, c, in_c), vector(rstd + task * C, c, in_c)
     g = vector(gamma + task * C, c, in_c)
     one, hat, dg, db = _tangents_of_affine(
-        moments, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc, lanes,
+        moments, moments_parts, dgamma, dgamma_task, dgamma_k, dbeta, dbeta_task, dbeta_k, r, task, k, c, K, C, kc,
+        lanes,
     )  # fmt: skip
-    gbeta, ggamma = vector(gaffine + task * 2 * C, c, in_c), vector(gaffine + (task * 2 + 1) * C, c, in_c)
+    one_c, in_one = c[None, None, :], in_c[None, None, :]
+    gbeta = total_of(gaffine, task, gaffine_parts, 2 * C, one_c, in_one)
+    ggamma = total_of(gaffine, task, gaffine_parts, 2 * C, C + one_c, in_one)
     share = -r / count if BATCH else tl.zeros_like(r)
-    dgbeta = tl.load(dgaffine + task * 2 * K * C + kc, mask=lanes, other=0.0)
-    dggamma = tl.load(dgaffine + (task * 2 + 1) * K * C + kc, mask=lanes, other=0.0)
-    begin = tl.program_id(1) * EACH * POSITIONS
-    for first in range(begin, tl.minimum(begin + EACH * POSITIONS, N * H * W), POSITIONS):
+    dgbeta = total_of(dgaffine, task, dgaffine_parts, 2 * K * C, kc, lanes)
+    dggamma = total_of(dgaffine, task, dgaffine_parts, 2 * K * C, K * C + kc, lanes)
+    begin = tl.program_id(1) * each
+    for first in range(begin, tl.minimum(begin + each, N * H * W), POSITIONS):
         row = first + tl.arange(0, POSITIONS)[:, None, None]
         there, at = row < N * H * W, task * N * H * W + row
         n, p, q = position_of(row, H, W)
@@ -144,20 +151,20 @@ def norm_act_pool_hvp(
     """The tangents of x̄, β̄ and γ̄."""
     tile = tile_of(gy, K, C)
     items = items_of(T, K, C, tile)
-    each, count = cut(N * Ho * Wo, tile["POSITIONS"])
-    parts = in_parts(dgaffine, count)
-    _hvp_affine[(items, count)](
+    each, parts = cut(N * Ho * Wo, tile["POSITIONS"], dgaffine)
+    _hvp_affine[(items, parts)](
         gy, dgy, chosen, *strides_of(dgamma), *strides_of(dbeta), moments,
-        rstd, gamma, x_hat, slope, curve, parts, N * Ho * Wo, K, C, each,
+        rstd, gamma, x_hat, slope, curve, dgaffine, N * Ho * Wo, K, C, each, moments.shape[1],
         num_warps=tile["TANGENTS"], **tile,
     )  # fmt: skip
-    add_parts(parts, dgaffine)
-    _hvp[(items, triton.cdiv(N * H * W, EACH * tile["POSITIONS"]))](
+    sums = (moments, gaffine, dgaffine)
+    each, programs = reading(N * H * W, tile["POSITIONS"], *sums)
+    _hvp[(items, programs)](
         gy, gx, gaffine, dgy, dx, chosen, *strides_of(dgamma), *strides_of(dbeta), moments,
         x, mean, rstd, gamma, x_hat, slope, curve, winner, dgx, dgaffine,
-        count_of(inverse_count), N, H, W, K, C, Ho, Wo,
+        count_of(inverse_count), N, H, W, K, C, Ho, Wo, each, *(x.shape[1] for x in sums),
         BATCH=inverse_count > 0, KERNEL=kernel, STRIDE=stride, PADDING=padding, WINDOWS=windows_of(kernel, stride),
-        EACH=EACH, num_warps=WARPS, **tile,
+        num_warps=WARPS, **tile,
     )  # fmt: skip
 
 

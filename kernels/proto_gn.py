@@ -2,8 +2,9 @@
 alpha and gamma come divided by beta here: they are -1 for all distances but the cosine.
 
 Three launches, each a kernel below: the examples' shares in their class's mean, and class means; what the tangents of
-one task have in common; the tangents, a program each. A tangent sweeps the embedding's width twice, since w = Λ df
-needs all of it. Between the sweeps βw lies in a scratch tensor that the program alone reads again.
+one task have in common; the tangents, a program each. The first two are of the embeddings alone, and are made once for
+many products (`proto_gn_primal`). A tangent sweeps the embedding's width twice, since w = Λ df needs all of it. Between
+the sweeps βw lies in a scratch tensor that the program alone reads again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from tlxml_fast.errors import TlxError
 from tlxml_fast.kernels.card import Card, meta
 from tlxml_fast.kernels.products import add_product
+from tlxml_fast.kernels.target import all_registers
 
 SQEUCLIDEAN, EUCLIDEAN, COSINE = 0, 1, 2  # csrc/ops.h's enum Distance
 
@@ -32,27 +34,38 @@ class Tile(NamedTuple):
     stages: int  # of the tangents' launch; ptxas then spills nothing on any chip
 
 
+class Primal(NamedTuple):
+    """What the kernels make of embeddings alone: see `_class_means` and `_coefficients`."""
+
+    members: Tensor
+    means: Tensor
+    centre: Tensor
+    shared: Tensor
+
+
 TILES = (
     Tile(16, 32, 32, 2, 1),
     Tile(32, 32, 32, 4, 1),
-    Tile(64, 16, 32, 4, 1),
+    Tile(64, 16, 32, 4, 2),
     Tile(128, 32, 32, 8, 1),
     Tile(256, 16, 16, 8, 2),
 )
 
 
 @triton.jit
-def _load_rows(x, row, rows, column, columns):
-    """x[row, column] of x [rows, columns]; zero outside."""
+def _load_rows(x, row, rows, column, columns, apart=None):
+    """x[row, column] of x [rows, columns], whose rows lie next to each other or so far `apart`; zero outside."""
     inside = (row[:, None] < rows) & (column[None, :] < columns)
-    return tl.load(x + row[:, None].to(tl.int64) * columns + column[None, :], mask=inside, other=0.0)
+    at = row[:, None].to(tl.int64) * (columns if apart is None else apart) + column[None, :]
+    return tl.load(x + at, mask=inside, other=0.0)
 
 
 @triton.jit
-def _store_rows(x, row, rows, column, columns, value):
-    """x[row, column] = value inside x [rows, columns]."""
+def _store_rows(x, row, rows, column, columns, value, apart=None):
+    """x[row, column] = value inside x, as of `_load_rows`."""
     inside = (row[:, None] < rows) & (column[None, :] < columns)
-    tl.store(x + row[:, None].to(tl.int64) * columns + column[None, :], value, mask=inside)
+    at = row[:, None].to(tl.int64) * (columns if apart is None else apart) + column[None, :]
+    tl.store(x + at, value, mask=inside)
 
 
 @triton.jit
@@ -170,10 +183,11 @@ def _coefficients(
 def _tangents(
     query,  # [T, n, D]
     members,  # [T, S, C]
-    dsupport,  # [T, K, S, D]
+    dsupport,  # [T, K, S, D], or BESIDE the queries' in a tensor [T, S + n, K, D]; so are the next three
     dquery,  # [T, K, n, D]
     gsupport,  # [T, K, S, D]; until its own values are known, the tangents of the class means: C <= S
     gquery,  # [T, K, n, D]
+    weights,  # [T], factors of the results, or None
     means,  # [T, C, D]
     centre,  # [T, D]
     shared,  # [T, 4, n, C]
@@ -184,6 +198,7 @@ def _tangents(
     D,
     C: tl.constexpr,
     CENTRED: tl.constexpr,
+    BESIDE: tl.constexpr,
     CLASSES: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -197,11 +212,15 @@ def _tangents(
     members += t * S * C
     means += t * C * D
     shared += t * 4 * n * C
-    dsupport += item * S * D
-    dquery += item * n * D
-    gsupport += item * S * D
-    gquery += item * n * D
+    apart = K * D if BESIDE else D  # from one example to the next
+    of_support = (t * (S + n) * K + tl.program_id(0)) * D if BESIDE else item * S * D
+    of_query = of_support if BESIDE else item * n * D
+    dsupport += of_support
+    dquery += of_query
+    gsupport += of_support
+    gquery += of_query
     pulls += item * n * C
+    weight = 1.0 if weights is None else tl.load(weights + t)
     part = tl.cast(n, tl.int64) * C
 
     for start in range(0, D, WIDTH):
@@ -210,8 +229,8 @@ def _tangents(
         for first in range(0, S, ROWS):
             s = first + tl.arange(0, ROWS)
             member = _load_rows(members, s, S, cls, C)
-            dc = add_product(dc, tl.trans(member), _load_rows(dsupport, s, S, d, D), "ieee")
-        _store_rows(gsupport, cls, C, d, D, dc)
+            dc = add_product(dc, tl.trans(member), _load_rows(dsupport, s, S, d, D, apart), "ieee")
+        _store_rows(gsupport, cls, C, d, D, dc, apart)
     tl.debug_barrier()  # what follows reads what other threads wrote
 
     c_weight = tl.zeros((CLASSES,), dtype)
@@ -223,9 +242,9 @@ def _tangents(
         for start in range(0, D, WIDTH):
             d = start + tl.arange(0, WIDTH)
             z = _load_queries(query, centre, m, n, d, D, CENTRED)
-            dz = _load_rows(dquery, m, n, d, D)
+            dz = _load_rows(dquery, m, n, d, D, apart)
             c = _load_rows(means, cls, C, d, D)
-            dc = _load_rows(gsupport, cls, C, d, D)
+            dc = _load_rows(gsupport, cls, C, d, D, apart)
             z_dz += tl.sum(z * dz, 1)
             c_dc += tl.sum(c * dc, 1)
             cross = add_product(cross, dz, tl.trans(c), "ieee")
@@ -235,7 +254,7 @@ def _tangents(
         alpha = _load_rows(shared + 2 * part, m, n, cls, C)
         gamma = _load_rows(shared + 3 * part, m, n, cls, C)
         df = beta * (alpha * z_dz[:, None] + cross + gamma * c_dc[None, :])
-        pull = beta * (p / n * (df - tl.sum(p * df, 1)[:, None]))
+        pull = weight * beta * (p / n * (df - tl.sum(p * df, 1)[:, None]))
         c_weight += tl.sum(gamma * pull, 0)
         _store_rows(pulls, m, n, cls, C, pull)
     tl.debug_barrier()  # what follows reads what other threads wrote, and writes where others read
@@ -249,15 +268,15 @@ def _tangents(
             z = _load_queries(query, centre, m, n, d, D, CENTRED)
             pull = _load_rows(pulls, m, n, cls, C)
             alpha = -1.0 if CENTRED else _load_rows(shared + 2 * part, m, n, cls, C)
-            weight = tl.sum(alpha * pull, 1)
-            gz = add_product(weight[:, None] * z, pull, c, "ieee")
+            z_weight = tl.sum(alpha * pull, 1)
+            gz = add_product(z_weight[:, None] * z, pull, c, "ieee")
             gc = add_product(gc, tl.trans(pull), z, "ieee")
-            _store_rows(gquery, m, n, d, D, gz)
+            _store_rows(gquery, m, n, d, D, gz, apart)
         for first in range(0, S, ROWS):
             s = first + tl.arange(0, ROWS)
             member = _load_rows(members, s, S, cls, C)
             gs = tl.dot(member, gc, input_precision="ieee", out_dtype=dtype)
-            _store_rows(gsupport, s, S, d, D, gs)
+            _store_rows(gsupport, s, S, d, D, gs, apart)
 
 
 def proto_gn(
@@ -278,17 +297,55 @@ def proto_gn(
     scale: float,
 ) -> None:
     """(gsupport, gquery) = JᵀΛJ (dsupport, dquery): [T, K, S, D] and [T, K, n, D]."""
+    primal = proto_gn_primal(support, query, labels, T, S, n, C, D, distance, scale)
+    _launch(query, primal, (dsupport, dquery, gsupport, gquery), None, T, K, S, n, C, D, distance, False)
+
+
+def proto_gn_beside(
+    query: Tensor, primal: Primal, dz: Tensor, gz: Tensor, weights: Tensor,
+    T: int, K: int, S: int, n: int, C: int, D: int, distance: int,
+) -> None:  # fmt: skip
+    """gz = weights JᵀΛJ dz, both [T, S + n, K, D], with support first."""
+    parts = (dz[:, :S], dz[:, S:], gz[:, :S], gz[:, S:])
+    _launch(query, primal, parts, weights, T, K, S, n, C, D, distance, True)
+
+
+def proto_gn_primal(
+    support: Tensor,
+    query: Tensor,
+    labels: Tensor,
+    T: int,
+    S: int,
+    n: int,
+    C: int,
+    D: int,
+    distance: int,
+    scale: float,
+) -> Primal:
+    """What products at these embeddings share."""
     tile = _tile(C)
-    blocks, options = tile[:3], {"num_warps": tile.warps, "num_stages": 1}
-    centred = distance != COSINE  # only differences count there, and what z and c have in common would cancel
-    means, centre, shared = (support.new_empty(size) for size in ((T, C, D), (T, D), (T, 4, n, C)))
-    members, pulls = support.new_empty(T, S, C), support.new_empty(T, K, n, C)
-    grids = _grids(tile, T, K, n, D)
-    _class_means[grids[0]](support, labels, members, means, centre, S, D, C, centred, *blocks, **options)
+    blocks, options = tile[:3], all_registers({"num_warps": tile.warps, "num_stages": 1})
+    members, means, centre, shared = (
+        support.new_empty(size) for size in ((T, S, C), (T, C, D), (T, D), (T, 4, n, C))
+    )
+    grids = _grids(tile, T, 1, n, D)
+    _class_means[grids[0]](
+        support, labels, members, means, centre, S, D, C, distance != COSINE, *blocks, **options
+    )
     _coefficients[grids[1]](query, means, centre, shared, scale, n, D, C, distance, *blocks, **options)
-    _tangents[grids[2]](
-        query, members, dsupport, dquery, gsupport, gquery, means, centre, shared, pulls,
-        K, S, n, D, C, centred, *blocks, num_warps=tile.warps, num_stages=tile.stages,
+    return Primal(members, means, centre, shared)
+
+
+def _launch(
+    query: Tensor, primal: Primal, tangents: tuple[Tensor, ...], weights: Tensor | None,
+    T: int, K: int, S: int, n: int, C: int, D: int, distance: int, beside: bool,
+) -> None:  # fmt: skip
+    tile = _tile(C)
+    pulls = query.new_empty(T, K, n, C)
+    _tangents[_grids(tile, T, K, n, D)[2]](
+        query, primal.members, *tangents, weights, primal.means, primal.centre, primal.shared, pulls,
+        K, S, n, D, C, distance != COSINE, beside, *tile[:3],
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
 
 
@@ -325,7 +382,7 @@ def _cards_of(tile: Tile, distance: int, dtype: torch.dtype) -> list[Card]:
     name = f"{unit}/C{C}/{('sqeuclidean', 'euclidean', 'cosine')[distance]}"
     blocks, options, grids = (
         tile[:3],
-        {"num_warps": tile.warps, "num_stages": 1},
+        all_registers({"num_warps": tile.warps, "num_stages": 1}),
         _grids(tile, T, K, n, D),
     )
     means = Card(
@@ -348,12 +405,12 @@ def _cards_of(tile: Tile, distance: int, dtype: torch.dtype) -> list[Card]:
         bytes=T * size * ((n + C + centred) * D + 4 * n * C),
         unit=unit,
     )
-    tangents = Card(  # the call is the whole op's, of which this is nearly all
+    tangents = Card(  # as the engine launches it; the call is the whole op's, of which this is nearly all
         f"proto_gn/tangents/{name}",
         _tangents,
-        (*[dtype] * 10, K, S, n, D, C, centred, *blocks),
+        (*[dtype] * 11, K, S, n, D, C, centred, True, *blocks),
         grids[2],
-        {**options, "num_stages": tile.stages},
+        {"num_warps": tile.warps, "num_stages": tile.stages},
         flops=T * K * (S + 8 * n * C + 4 * n + 2 * C) * D,
         bytes=T * (size * (K * (2 * (S + n) * D + n * C) + (n + C + centred) * D + (4 * n + S) * C)),
         unit=unit,

@@ -1,7 +1,7 @@
-"""Sums over a task's positions: many programs make the parts, and a second, small launch adds a task's parts in order.
+"""Sums over a task's positions, [T, parts, 2, K, C]: many programs make the parts, and whoever reads them adds them.
 
-Where the cuts are depends on the positions and on C alone: neither on T nor on K. A part costs its sums twice, once
-written and once read, beside at least EACH tiles of positions that it reads.
+How many parts there are depends on the positions and on C alone (`ops.norm_act_pool.parts_of`): neither on T nor on K.
+A reader takes as many tiles of positions as there are parts, so that parts are a tenth of what it reads.
 """
 
 from __future__ import annotations
@@ -10,45 +10,35 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-EACH = 16  # tiles of a part, at least
-MOST = 512  # parts, at most: they fill a device, and are added in a few steps
-PARTS, NUMBERS = 256, 8  # parts that are added at a time, and how many numbers of each: a sector or two
+LEAST = 8  # tiles of a reader
+AT_ONCE = tl.constexpr(8)
 
 
 @triton.jit
 def part_of(sums, task, size):
-    """Where the program (·, part) puts its `size` sums: sums [T, parts, size]."""
+    """Where the program (·, part) puts its `size` sums."""
     return sums + (task * tl.num_programs(1) + tl.program_id(1)) * size
 
 
-@triton.jit(do_not_specialize=["count", "K"])  # or their divisibility would choose the order of sums
-def _add_parts(parts, out, count, K, C, PARTS: tl.constexpr, NUMBERS: tl.constexpr):
-    """out [T, 2, K, C] of parts [T, count, 2, K, C]."""
-    size = 2 * K * C
-    task = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * NUMBERS + tl.arange(0, NUMBERS)[None, :]
-    total = tl.zeros((PARTS, NUMBERS), out.dtype.element_ty)
-    for first in range(0, count, PARTS):
-        part = first + tl.arange(0, PARTS)[:, None]
-        there = (part < count) & (i < size)
-        total += tl.load(parts + (task * count + part) * size + i, mask=there, other=0.0)
-    tl.store(out + task * size + i, tl.sum(total, 0)[None, :], mask=i < size)
+@triton.jit
+def total_of(sums, task, parts, size, at, mask):
+    """Over a task's parts of `size` numbers, of those `at` [1, ·, ·]."""
+    part = tl.arange(0, AT_ONCE)[:, None, None]
+    sums += task * parts * size
+    total = tl.load(sums + part * size + at, mask=mask & (part < parts), other=0.0)
+    for first in range(AT_ONCE, parts, AT_ONCE):
+        here = first + part
+        total += tl.load(sums + here * size + at, mask=mask & (here < parts), other=0.0)
+    return tl.sum(total, 0)[None]
 
 
-def cut(positions: int, tile: int) -> tuple[int, int]:
-    """Positions of a part, a multiple of the tile's, and how many parts there are."""
-    each = tile * max(EACH, triton.cdiv(positions, tile * MOST))
+def cut(positions: int, tile: int, sums: Tensor) -> tuple[int, int]:
+    """Positions of a part, a multiple of the tile's, and how many parts there are; the last may have none."""
+    parts = sums.shape[1]
+    return tile * triton.cdiv(positions, tile * parts), parts
+
+
+def reading(positions: int, tile: int, *sums: Tensor) -> tuple[int, int]:
+    """Positions of a program that reads these sums, and how many programs there are."""
+    each = tile * max([LEAST, *(x.shape[1] for x in sums)])
     return each, triton.cdiv(positions, each)
-
-
-def in_parts(out: Tensor, count: int) -> Tensor:
-    """Where programs put parts of out [T, 2, K, C]: into itself, if there is one."""
-    return out if count == 1 else out.new_empty(len(out), count, *out.shape[1:])
-
-
-def add_parts(parts: Tensor, out: Tensor) -> None:
-    """Their sum, if they are not `out` itself."""
-    if parts is not out:
-        T, _, K, C = out.shape
-        grid = (T, triton.cdiv(2 * K * C, NUMBERS))
-        _add_parts[grid](parts, out, parts.shape[1], K, C, PARTS=PARTS, NUMBERS=NUMBERS)

@@ -63,8 +63,8 @@ def test_proto_gn():
         pulls, _ = far(n, C)
         dq_memory[K * n * D :] = dquery.flatten().numpy()
         file._tangents[(1, 2)](
-            query, members, ds, dq, gs, gq, means, centre, shared, pulls,
-            K, S, n, D, C, True, *tile[:3],
+            query, members, ds, dq, gs, gq, None, means, centre, shared, pulls,
+            K, S, n, D, C, True, False, *tile[:3],
         )  # fmt: skip
         got = [torch.from_numpy(m[K * size :].copy()) for m, size in ((gs_memory, S * D), (gq_memory, n * D))]
     want = proto_gn_ref(

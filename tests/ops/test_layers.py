@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from backend import needs_compiled, needs_native
+from backend import COMPILED, needs_compiled, needs_native
 from cases import DTYPES, IM2COL, NORM_ACT_POOL, WINOGRAD, assert_near, generator
 from torch import Tensor
 
@@ -38,6 +38,17 @@ def test_against_truth(module, case, dtype):
         for g, w in zip(tensors(got), tensors(want), strict=True):
             assert g.shape == w.shape, name
             assert_near(g, w, dtype)
+
+
+@pytest.mark.skipif(COMPILED != "triton", reason="on the CPU a sum has one part")
+@pytest.mark.parametrize("parts", [8, 11])
+def test_sums_in_parts(parts):
+    """What reads them adds them."""
+    case = ((2, 3, 6, 5, 4), 3, norm_act_pool.Pool(2, 2))
+    calls = norm_act_pool.examples(torch.float64, generator(), *case, parts=parts)
+    for name in ("norm_act_pool_jvp", "norm_act_pool_vjp"):
+        function, reference, arguments = calls[name]
+        assert_near(function(*arguments), reference(*arguments), torch.float64)
 
 
 @needs_native

@@ -6,6 +6,7 @@ from torch.func import jacrev, jvp, vmap
 
 from tlxml_fast.errors import BackendError, TaskError, TlxError
 from tlxml_fast.ops import proto_gn, proto_gn_ref, proto_logits, softmax_gn_ref
+from tlxml_fast.ops.proto_gn import HeadProduct
 
 each_distance = pytest.mark.parametrize("distance", DISTANCES)
 
@@ -45,6 +46,24 @@ def test_embeddings_far_from_the_origin(distance):
     want = proto_gn_ref(*double(*tensors), ways=ways, distance=distance)
     for g, w in zip(got, want, strict=True):
         assert (g - w).abs().max() <= (1e-4 if distance != "cosine" else 1e-2) * w.abs().max()
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", PROTO)
+@each_distance
+def test_weighted_products_of_one_head(distance, shape, dtype):
+    """As the engine takes them: support and query beside each other, weighted, one product after another."""
+    (support, query, labels, ds, dq), ways = proto_case(*shape, dtype)
+    options = {"ways": ways, "distance": distance, "scale": 1.7}
+    weights = torch.linspace(0.5, 2, len(labels), dtype=dtype)
+    product = HeadProduct(torch.cat([support, query], 1), labels, **options)
+    for factor in (1.0, -3.0):
+        dz = factor * torch.cat([ds, dq], 2).transpose(1, 2)
+        got = product(dz, weights)
+        want = torch.cat(proto_gn_ref(*double(support, query), labels, *double(ds, dq), **options), 2)
+        assert got.is_contiguous()
+        assert_near(got.transpose(1, 2), factor * weights[:, None, None, None].double() * want, dtype)
 
 
 @needs_compiled

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..learners import ProtoNet
-from ..ops import proto_gn
+from ..ops.proto_gn import HeadProduct
 from ..ops.prototypes import Head, head_hvp, head_jvp, head_vjp, head_vjp_per_query, proto_head
 from .batch import Batch
 from .engine import Engine, Reverse, Tangents, Tape, channels_last
@@ -133,19 +133,13 @@ class Embedding:
     def gnvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor) -> Tensor:
         """Σ_t w_t J_tᵀ Λ_t J_t v_k, [K, q]."""
         tapes = self._tapes(omega, batch)
-        z, labels = self._head(tapes, batch)
-        S = labels.shape[1]
-        dz = self._moved(tapes, V)[0].transpose(1, 2)
         learner = self.learner
-        parts = batch.keep("embeddings", omega, lambda: (z[:, :S].contiguous(), z[:, S:].contiguous()))
-        gz = proto_gn(
-            *parts, labels, dz[:, :, :S], dz[:, :, S:],
-            ways=self.ways, distance=learner.distance, scale=learner.scale,
-        )  # fmt: skip
-        joined = torch.cat(gz, 2).transpose(1, 2)  # [T, S + n, K, D]
-        cotangents = torch.empty_like(joined, memory_format=torch.contiguous_format)
-        torch.mul(joined, weights[:, None, None, None], out=cotangents)
-        return self._returned(tapes, cotangents, total=True)[0]
+        head = batch.keep(
+            "head",
+            omega,
+            lambda: HeadProduct(*self._head(tapes, batch), self.ways, learner.distance, learner.scale),
+        )
+        return self._returned(tapes, head(self._moved(tapes, V)[0], weights), total=True)[0]
 
     def no_third_derivative(self) -> str | None:
         """The exact Hessian of a ProtoNet takes second derivatives only."""

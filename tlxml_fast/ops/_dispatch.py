@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -167,12 +167,10 @@ def has_kernel(op: str, x: Tensor, *others: Tensor | None) -> bool:
     return _kernel(op, x) is not None and not traced(x, *(other for other in others if other is not None))
 
 
-def launch(
-    op: str, *arguments: Tensor | float | str | None, flops: int = 0, strided: tuple[Tensor | None, ...] = ()
-) -> None:
+def launch(op: str, *arguments: Any, flops: int = 0, strided: tuple[Tensor | None, ...] = ()) -> Any:
     """Run a kernel: tensors contiguous, by address where it is native, None as a null pointer, numbers as they are.
 
-    On a device those that are `strided` need not be contiguous.
+    On a device those that are `strided` need not be contiguous, and what the launcher gives back is returned.
     """
     tensors = [x for x in arguments if isinstance(x, Tensor)]
     native = backend_of(tensors[0].device) == "native"
@@ -183,6 +181,5 @@ def launch(
     with span(op, flops, sum(x.nbytes for x in tensors), dtype=lead.dtype), device_of(lead):
         if native:
             passed = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in arguments]
-            _native.kernel(op, lead.dtype)(*passed)
-        else:
-            _triton.kernel(op)(*arguments)
+            return _native.kernel(op, lead.dtype)(*passed)
+        return _triton.kernel(op)(*arguments)

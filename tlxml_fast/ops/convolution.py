@@ -4,9 +4,9 @@
     pull   x̄  = the adjoint of push in dx, at ȳ, and in x, at one cotangent ȳ1
     gram   w̄  = the adjoint of push in dw, at ȳ, and in w, at ȳ1: Σ x ȳ + dx ȳ1 over positions
 
-Weights are [T or 1, taps, C, O], their tangents [T or 1, K, taps, C, O], the last three dense, tap = row·kw + column. A
-pair of arguments may be None, both of it. The CPU makes the same products from patches or Winograd's tiles (`im2col`,
-`winograd`).
+Weights are [T or 1, taps, C, O], their tangents [T or 1, K, taps, C, O], tap = row·kw + column, of any strides: those
+that do not lie as the kernel reads them are copied (`conv_weights`). A pair of arguments may be None, both of it. The
+CPU makes the same products from patches or Winograd's tiles (`im2col`, `winograd`).
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Sizes(NamedTuple):
         T, N, H, W, K, C, out = self
         Ho, Wo = window.output(H, W)
         return terms * 2 * T * N * Ho * Wo * K * window.kernel[0] * window.kernel[1] * C * out
+
+
+def conv_weights(w: Tensor, back: bool, precision: str = "fp32") -> Tensor:
+    """w [..., taps, C, O], laid out as `conv_push`, or back `conv_pull`, reads it: many products share one copy."""
+    return launch("conv_weights", w, back, precision, strided=(w,)) if has_kernel("conv_weights", w) else w
 
 
 def conv_push(

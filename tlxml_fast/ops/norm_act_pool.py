@@ -12,17 +12,25 @@ With M = N·H·W, a dot for tangents and a bar for cotangents, and statistics of
 
 and the tangents of the cotangents by the product rule; csrc/cpu/norm_act_pool.cpp has them. Tangents and
 cotangents are [T, N, H, W, K, C]: K of them beside each other at every position.
+
+Two sums over a task's positions, ⟨ẋ⟩ and ⟨x̂ẋ⟩ or β̄ and γ̄, are [T, P, 2, K, C], in P parts that whoever reads them adds:
+a device makes them by many programs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tlxml_fast.ops._dispatch import backend_of, has_kernel, launch
+
+# Parts of a sum that a device makes, at most, and how many positions times channels of a task are worth one.
+PARTS, PART = 64, 8192
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,13 @@ class Primal:
             return self
         arrays = {name: getattr(self, name)[:, part] for name in ("x", "x_hat", "slope", "winner")}
         return replace(self, **arrays)
+
+    @property
+    def parts(self) -> int:
+        """P of the sums that kernels make."""
+        if backend_of(self.x.device) != "triton":
+            return 1
+        return min(PARTS, -(-self.slope[0].numel() // PART))
 
     def sizes(self, K: int | None = None) -> tuple[int, ...]:
         """The integers that kernels over all positions take after the arrays."""
@@ -131,7 +146,7 @@ def norm_act_pool(
 
 
 def norm_act_pool_gather(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
-    """ẋ at the winners [T, N, Ho, Wo, K, C]; ⟨ẋ⟩ and ⟨x̂ẋ⟩ as [T, 2, K, C], None where statistics are constants.
+    """ẋ at the winners [T, N, Ho, Wo, K, C]; ⟨ẋ⟩ and ⟨x̂ẋ⟩ as [T, P, 2, K, C], None where statistics are constants.
 
     Means are over the whole batch: those of several sets of its images add, so that ẋ can come a few at a time.
     """
@@ -139,7 +154,7 @@ def norm_act_pool_gather(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
     if not has_kernel("norm_act_pool_gather", dx, *p.tensors):
         return norm_act_pool_gather_ref(p, dx)
     chosen = dx.new_empty(T, N, *p.slope.shape[2:4], K, C)
-    moments = dx.new_empty(T, 2, K, C) if p.inverse_count else None
+    moments = dx.new_empty(T, p.parts, 2, K, C) if p.inverse_count else None
     launch(
         "norm_act_pool_gather", dx, p.x, p.mean, p.rstd, p.winner, chosen, moments, *p.sizes(K), p.inverse_count
     )  # fmt: skip
@@ -169,11 +184,11 @@ def norm_act_pool_jvp(
 
 
 def norm_act_pool_affine(p: Primal, gy: Tensor) -> Tensor:
-    """β̄ and γ̄ as [T, 2, K, C]."""
+    """β̄ and γ̄ as [T, P, 2, K, C]."""
     T, K, C = gy.shape[0], *gy.shape[4:]
     if not has_kernel("norm_act_pool_affine", gy, *p.tensors):
         return norm_act_pool_affine_ref(p, gy)
-    gaffine = gy.new_empty(T, 2, K, C)
+    gaffine = gy.new_empty(T, p.parts, 2, K, C)
     launch("norm_act_pool_affine", gy, p.x_hat, p.slope, gaffine, *p.pooled_sizes(K))
     return gaffine
 
@@ -212,7 +227,7 @@ def norm_act_pool_hvp(
     given = (gy, gx, gaffine, dgy, chosen, moments, dgamma, dbeta)
     if not has_kernel("norm_act_pool_hvp", dx, *given, *p.tensors):
         return norm_act_pool_hvp_ref(p, gy, gx, gaffine, dgy, dx, chosen, moments, dgamma, dbeta)
-    dgx, dgaffine = torch.empty_like(dx), torch.empty_like(moments)
+    dgx, dgaffine = torch.empty_like(dx), dx.new_empty(len(dx), p.parts, 2, *dx.shape[4:])
     launch(
         "norm_act_pool_hvp", gy, gx, gaffine, dgy, dx, chosen, dgamma, dbeta, moments,
         p.x, p.mean, p.rstd, p.gamma, p.x_hat, p.slope, p.curve, p.winner, dgx, dgaffine, *p.sizes(K), p.inverse_count,
@@ -266,7 +281,7 @@ def norm_act_pool_ref(
 def norm_act_pool_gather_ref(p: Primal, dx: Tensor) -> tuple[Tensor, Tensor | None]:
     """`norm_act_pool_gather` by gather."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
-    sums = torch.stack([dx.sum((1, 2, 3)), (x_hat * dx).sum((1, 2, 3))], 1)
+    sums = torch.stack([dx.sum((1, 2, 3)), (x_hat * dx).sum((1, 2, 3))], 1)[:, None]
     return at_winners(p, dx), sums * p.inverse_count if p.inverse_count else None
 
 
@@ -275,7 +290,7 @@ def norm_act_pool_jvp_ref(
 ) -> Tensor:
     """`norm_act_pool_jvp` by its formula."""
     x_hat = p.x_hat[..., None, :]
-    first, second = (on_channels(m) for m in moments.unbind(1))
+    first, second = (on_channels(m) for m in moments.sum(1).unbind(1))
     dz = on_channels((p.gamma * p.rstd)[:, None]) * (chosen - first - x_hat * second)
     if dgamma is not None:
         dz = dz + on_channels(dgamma) * x_hat
@@ -287,13 +302,13 @@ def norm_act_pool_jvp_ref(
 def norm_act_pool_affine_ref(p: Primal, gy: Tensor) -> Tensor:
     """`norm_act_pool_affine` by its formula."""
     s = p.slope[..., None, :] * gy
-    return torch.stack([s.sum((1, 2, 3)), (s * p.x_hat[..., None, :]).sum((1, 2, 3))], 1)
+    return torch.stack([s.sum((1, 2, 3)), (s * p.x_hat[..., None, :]).sum((1, 2, 3))], 1)[:, None]
 
 
 def norm_act_pool_vjp_ref(p: Primal, gy: Tensor, gaffine: Tensor) -> Tensor:
     """`norm_act_pool_vjp` by its formula."""
     x_hat = _hat(p.x, p.mean, p.rstd)[..., None, :]
-    gbeta, ggamma = (on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
+    gbeta, ggamma = (on_channels(g) * p.inverse_count for g in gaffine.sum(1).unbind(1))
     s = scatter(p, p.slope[..., None, :] * gy)
     return on_channels((p.gamma * p.rstd)[:, None]) * (s - gbeta - x_hat * ggamma)
 
@@ -315,7 +330,7 @@ def norm_act_pool_hvp_ref(
     gamma, rstd = on_channels(p.gamma[:, None]), on_channels(p.rstd[:, None])
     dgamma = torch.zeros_like(gamma) if dgamma is None else on_channels(dgamma)
     dbeta = torch.zeros_like(gamma) if dbeta is None else on_channels(dbeta)
-    first, second = (on_channels(m) for m in moments.unbind(1))
+    first, second = (on_channels(m) for m in moments.sum(1).unbind(1))
     dx_hat = rstd * (dx - first - x_hat * second)
     s = p.slope[..., None, :] * gy
     ds = p.slope[..., None, :] * dgy
@@ -323,10 +338,10 @@ def norm_act_pool_hvp_ref(
         ds = ds + p.curve[..., None, :] * gy * at_winners(p, gamma * dx_hat + dgamma * x_hat + dbeta)
     s, ds = scatter(p, s.expand_as(ds)), scatter(p, ds)
     dgaffine = torch.stack([ds.sum((1, 2, 3)), (ds * x_hat + s * dx_hat).sum((1, 2, 3))], 1)
-    gbeta, ggamma = (on_channels(g) * p.inverse_count for g in gaffine.unbind(1))
+    gbeta, ggamma = (on_channels(g) * p.inverse_count for g in gaffine.sum(1).unbind(1))
     dgbeta, dggamma = (on_channels(g) * p.inverse_count for g in dgaffine.unbind(1))
     inner = gamma * (ds - dgbeta - x_hat * dggamma - dx_hat * ggamma) + dgamma * (s - gbeta - x_hat * ggamma)
-    return rstd * inner - rstd * second * gx, dgaffine
+    return rstd * inner - rstd * second * gx, dgaffine[:, None]
 
 
 def on_channels(v: Tensor) -> Tensor:
@@ -369,10 +384,11 @@ def examples(
     K: int = 3,
     pool: Pool = Pool(2, 2),
     batch: bool = True,
+    parts: int = 1,
 ) -> dict[str, tuple]:
     """Calls for tests, by the kernel's name: function, reference, arguments; x is [T, N, H, W, C].
 
-    With `batch` the statistics are those of x, else constants.
+    With `batch` the statistics are those of x, else constants. Sums that are given come in so many parts.
     """
     T, N, H, W, C = size
     pooled = (T, N, pool.output(H), pool.output(W))
@@ -384,25 +400,29 @@ def examples(
     mean, var = x.mean((1, 2, 3)), x.var((1, 2, 3), correction=0)
     forward = (x, mean, (var + 1e-2).rsqrt(), gamma, beta, 0.1, pool, 1 / (N * H * W) if batch else 0.0)
     _, p = norm_act_pool_ref(*forward)
-    dx, gy, moments = normal(T, N, H, W, K, C), normal(*pooled, K, C), normal(T, 2, K, C)
+    dx, gy, moments = normal(T, N, H, W, K, C), normal(*pooled, K, C), normal(T, parts, 2, K, C)
     one, tangent = normal(*pooled, 1, C), normal(T, K, C)
     # what one pass gives the next must fit: the JVP of the VJP takes the results of both
     gaffine = norm_act_pool_affine_ref(p, one)
     chosen, own = norm_act_pool_gather_ref(p, dx)
-    moved = moments * 0 if own is None else own
+    moved = moments[:, :1] * 0 if own is None else own
     second = (p, one, norm_act_pool_vjp_ref(p, one, gaffine), gaffine, gy, dx, chosen, moved)
     return {
         "channel_moments": (channel_moments, channel_moments_ref, (x,)),
         "norm_act_pool": (_value, _value_ref, forward),
-        "norm_act_pool_gather": (norm_act_pool_gather, norm_act_pool_gather_ref, (p, dx)),
+        "norm_act_pool_gather": (_added(norm_act_pool_gather), _added(norm_act_pool_gather_ref), (p, dx)),
         "norm_act_pool_jvp": (
             norm_act_pool_jvp,
             norm_act_pool_jvp_ref,
             (p, gy, moments, tangent, tangent + 1),
         ),
-        "norm_act_pool_affine": (norm_act_pool_affine, norm_act_pool_affine_ref, (p, gy)),
+        "norm_act_pool_affine": (_added(norm_act_pool_affine), _added(norm_act_pool_affine_ref), (p, gy)),
         "norm_act_pool_vjp": (norm_act_pool_vjp, norm_act_pool_vjp_ref, (p, gy, moments)),
-        "norm_act_pool_hvp": (norm_act_pool_hvp, norm_act_pool_hvp_ref, (*second, tangent, tangent + 1)),
+        "norm_act_pool_hvp": (
+            _added(norm_act_pool_hvp),
+            _added(norm_act_pool_hvp_ref),
+            (*second, tangent, tangent + 1),
+        ),
     }
 
 
@@ -413,3 +433,17 @@ def _value(x: Tensor, mean: Tensor, rstd: Tensor, gamma: Tensor, beta: Tensor, *
 
 def _value_ref(*arguments) -> Tensor:
     return norm_act_pool_ref(*arguments)[0]
+
+
+def _added(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, with the parts of its sums added."""
+
+    def call(*arguments: Any) -> Any:
+        result = function(*arguments)
+        found = tuple(
+            x.sum(1) if x is not None and x.ndim == 5 else x
+            for x in (result if isinstance(result, tuple) else (result,))
+        )
+        return found if isinstance(result, tuple) else found[0]
+
+    return call

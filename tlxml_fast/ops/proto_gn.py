@@ -11,7 +11,18 @@ from torch.func import jvp, vjp, vmap
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tlxml_fast.errors import TaskError, TlxError
-from tlxml_fast.ops._dispatch import buffer, check, check_out, choose, deliver, dense, launch, share, traced
+from tlxml_fast.ops._dispatch import (
+    buffer,
+    check,
+    check_out,
+    choose,
+    deliver,
+    dense,
+    has_kernel,
+    launch,
+    share,
+    traced,
+)
 from tlxml_fast.ops.prototypes import class_means, head_jvp, head_vjp, proto_head, prototype_logits
 from tlxml_fast.ops.softmax_gn import softmax_gn_ref
 
@@ -101,6 +112,49 @@ def proto_gn(
         size["T"], size["K"], size["S"], size["n"], ways, size["D"], CODES[distance], scale, flops=_flops(size, ways),
     )  # fmt: skip
     return deliver(gsupport, outs[0]), deliver(gquery, outs[1])
+
+
+class HeadProduct:
+    """w_t JᵀΛJ of T heads at one ω, for the engine: tangents as it has them, what is the embeddings' alone made once.
+
+    z [T, S + n, D], support first; labels, ways, distance and scale as of `proto_gn`.
+    """
+
+    def __init__(self, z: Tensor, labels: Tensor, ways: int, distance: str, scale: float):
+        self.labels, self.ways, self.distance, self.scale = labels, ways, distance, scale
+        S = labels.shape[1]
+        self.support, self.query = z[:, :S].contiguous(), z[:, S:].contiguous()
+        self.primal = None
+        if has_kernel("proto_gn_primal", z):
+            _check_labels(labels, ways)
+            T, n, D = self.query.shape
+            self.primal = launch(
+                "proto_gn_primal", self.support, self.query, labels, T, S, n, ways, D, CODES[distance], scale
+            )  # fmt: skip
+
+    def __call__(self, dz: Tensor, weights: Tensor) -> Tensor:
+        """[T, S + n, K, D] → the same; weights [T]."""
+        T, _, K, D = dz.shape
+        S, n = self.support.shape[1], self.query.shape[1]
+        if self.primal is not None:
+            dz = dz.contiguous()
+            gz = torch.empty_like(dz)
+            launch(
+                "proto_gn_beside", self.query, self.primal, dz, gz, weights, T, K, S, n, self.ways, D,
+                CODES[self.distance], flops=_flops({"T": T, "K": K, "S": S, "n": n, "D": D}, self.ways),
+            )  # fmt: skip
+            return gz
+        dz = dz.transpose(1, 2)
+        parts = proto_gn(
+            self.support, self.query, self.labels, dz[:, :, :S], dz[:, :, S:],
+            ways=self.ways, distance=self.distance, scale=self.scale,
+        )  # fmt: skip
+        joined = torch.cat(parts, 2).transpose(1, 2)
+        return torch.mul(
+            joined,
+            weights[:, None, None, None],
+            out=torch.empty_like(joined, memory_format=torch.contiguous_format),
+        )
 
 
 def proto_gn_ref(

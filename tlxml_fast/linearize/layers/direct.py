@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ...ops.convolution import Sizes, conv_gram, conv_pull, conv_push
+from ...ops.convolution import Sizes, conv_gram, conv_pull, conv_push, conv_weights
 from .convolution import Convolution, PatchConvolution
 from .product import Kept, Saved
 
@@ -25,14 +25,18 @@ class DirectConvolution(PatchConvolution):
         return direct
 
     def packed(self, w: Tensor) -> Tensor:
-        """[T, taps, I, O]."""
-        return self.packed_tangents(w[:, None]).squeeze(1)
+        """[T, taps, I, O], laid out for products with many inputs."""
+        return conv_weights(self.packed_tangents(w[:, None]).squeeze(1), False, self.precision)
+
+    def weights_back(self, saved: Saved) -> Tensor:
+        """The same, laid out for those with its transpose."""
+        if saved.U_back is None:
+            saved.U_back = conv_weights(saved.U, True, self.precision)
+        return saved.U_back
 
     def packed_tangents(self, dw: Tensor) -> Tensor:
         """[T, K, taps, I, O]."""
-        packed = dw.permute(0, 1, 4, 5, 3, 2).flatten(2, 3)  # a view of what `Layout.pack` has laid out
-        inputs, outputs = packed.shape[3:]
-        return packed if packed.stride()[2:] == (inputs * outputs, outputs, 1) else packed.contiguous()
+        return dw.permute(0, 1, 4, 5, 3, 2).flatten(2, 3)  # a view of what `Layout.pack` has laid out
 
     def unpacked(self, gU: Tensor) -> Tensor:
         """[T, K, O, I, kh, kw]."""
@@ -53,7 +57,7 @@ class DirectConvolution(PatchConvolution):
         """x̄, written into gx if there is one, and Ū."""
         size = self._sizes(saved, gy.shape[-2])
         if gx is not None:
-            conv_pull(size, self.window, gy, saved.U, None, None, self.precision, out=gx)
+            conv_pull(size, self.window, gy, self.weights_back(saved), None, None, self.precision, out=gx)
         if not need_w:
             return None
         return conv_gram(size, self.window, saved.x.squeeze(-2), gy, None, None, total, self.precision)
@@ -76,7 +80,7 @@ class DirectConvolution(PatchConvolution):
         x, single = saved.x.squeeze(-2), None if one is None else one.squeeze(-2)
         gx = gU = None
         if need_x and (many is not None or dU is not None):
-            weights = (None if many is None else saved.U, None if dU is None else single, dU)
+            weights = (None if many is None else self.weights_back(saved), None if dU is None else single, dU)
             gx = conv_pull(size, self.window, many, *weights, self.precision)
         if need_w and (many is not None or dx is not None):
             images = (None if many is None else x, many, dx, None if dx is None else single)

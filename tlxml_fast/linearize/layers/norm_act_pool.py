@@ -221,16 +221,16 @@ class NormActPool(Layer):
 
     @staticmethod
     def moments(chosen: Tensor, found: Tensor | None) -> Tensor:
-        """⟨ẋ⟩ and ⟨x̂ẋ⟩, [T, 2, K, C]; zero where statistics are constants."""
+        """⟨ẋ⟩ and ⟨x̂ẋ⟩, [T, P, 2, K, C]; zero where statistics are constants."""
         if found is not None:
             return found
-        return chosen.new_zeros(len(chosen), 2, *chosen.shape[4:])
+        return chosen.new_zeros(len(chosen), 1, 2, *chosen.shape[4:])
 
     def named(self, gaffine: Tensor, wanted: frozenset[str], total: bool) -> dict[str, Tensor]:
         """The cotangents of γ and β by name."""
         if self.norm is None:
             return {}
-        found = gaffine.sum(0, keepdim=True) if total else gaffine
+        found = gaffine.sum((0, 1))[None] if total else gaffine.sum(1)
         pair = zip((self.norm.bias, self.norm.weight), found.unbind(1), strict=True)
         return {name: g for name, g in pair if name in wanted}
 

@@ -30,6 +30,8 @@ class Saved:
 
     x: Tensor
     U: Tensor
+    U_back: Tensor | None = None
+    """The same, as a device's products with its transpose read it, once one has."""
 
 
 @dataclass
