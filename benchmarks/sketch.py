@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from ..curvature import Curvature, Fisher, GaussNewton
-from ..curvature.sketch import SKETCHES
+from ..curvature.fisher import KINDS
 from ..data import glyphs
 from ..errors import InfluenceWarning
 from ..files import replacing, write_json, write_text
@@ -51,7 +51,12 @@ ROWS = (1, 2, 4, 8, 16, 32)
 DAMPINGS = (5e-4, 5e-5, 5e-6)
 SEEDS = 2
 ASKED = 0.95
-COLOURS = {"krylov": LIGHT.harmful[1], "rademacher": LIGHT.helpful[1], "labels": LIGHT.ink}
+COLOURS = {
+    "lanczos": LIGHT.harmful[1],
+    "krylov": LIGHT.harmful[0],
+    "rademacher": LIGHT.helpful[1],
+    "labels": LIGHT.ink,
+}
 QUARTILES = (25, 50, 75)
 
 
@@ -117,7 +122,7 @@ def measured(problem: Problem) -> Row:
     truth = problem.truth()
     report = truth.scores[0].info
     found: list[Row] = []
-    runs = list(product(SKETCHES, ROWS, range(SEEDS)))
+    runs = list(product(KINDS, ROWS, range(SEEDS)))
     with progress_bar("sketches", len(runs), True) as advance:
         correlations: dict[tuple[str, int, float], list[np.ndarray]] = {}
         for sketch, rows, seed in runs:
@@ -168,7 +173,7 @@ def _table(found: Row) -> Iterator[str]:
     yield "| damping | effective rank | sketch | " + " | ".join(map(str, ROWS)) + " |"
     yield "|---|---|---|" + "---|" * len(ROWS)
     for damping, rank in zip(DAMPINGS, found["effective rank"], strict=True):
-        for sketch in SKETCHES:
+        for sketch in KINDS:
             medians = (f"{middle:.3f}" for _, (_, middle, _) in _line(found, sketch, damping))
             yield f"| {damping:g} | {'' if rank is None else f'{rank:,.0f}'} | {sketch} | {' | '.join(medians)} |"
 
@@ -196,7 +201,7 @@ def draw(problems: list[Row], path: Path) -> None:
 
 
 def _panel(axes: Axes, found: Row, damping: float) -> None:
-    for sketch in reversed(SKETCHES):  # the first on top
+    for sketch in reversed(KINDS):  # the first on top
         rows, values = zip(*_line(found, sketch, damping), strict=True)
         low, middle, high = np.array(values).T
         axes.fill_between(rows, low, high, color=COLOURS[sketch], alpha=0.12, linewidth=0)

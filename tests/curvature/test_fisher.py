@@ -11,6 +11,7 @@ from torch import Tensor
 
 import tlxml_fast as tlx
 from tlxml_fast.curvature import Fisher
+from tlxml_fast.curvature.fisher import KINDS as ALL
 from tlxml_fast.curvature.sketch import OWN_FROM, SKETCHES, Draws
 from tlxml_fast.errors import CurvatureError, TaskError
 from tlxml_fast.losses import get_loss
@@ -162,15 +163,16 @@ def test_rows_are_the_cotangents_pulled_back(kind, sketch):
     torch.testing.assert_close(V @ way.assemble(slice(0, lin.T)), total, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("sketch", ["krylov", "lanczos"])
 @pytest.mark.parametrize("chunk", [1, 2])
-def test_as_many_vectors_at_once_as_fit(chunk, monkeypatch):
-    lin, fisher = linearized("protonet"), Fisher(5)
+def test_as_many_vectors_at_once_as_fit(chunk, sketch, monkeypatch):
+    lin, fisher = linearized("protonet"), Fisher(5, sketch)
     want = fisher.rows(lin, slice(0, 2))
     monkeypatch.setattr(type(lin), "vectors_at_once", lambda self: chunk)
     torch.testing.assert_close(fisher.rows(lin, slice(0, 2)), want, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("sketch", SKETCHES)
+@pytest.mark.parametrize("sketch", ALL)
 def test_rows_of_a_task_hang_on_nothing_beside_it(sketch):
     lin, fisher = linearized("maml, 1 step"), Fisher(6, sketch)
     together = fisher.rows(lin, slice(0, 3))
@@ -182,12 +184,13 @@ def test_rows_of_a_task_hang_on_nothing_beside_it(sketch):
     assert not torch.allclose(Fisher(6, sketch, seed=1).rows(lin, slice(0, 3)), together)
 
 
-def test_float32_gives_the_same_rows_to_its_precision():
-    lin = linearized("protonet")
+@pytest.mark.parametrize("sketch", ["krylov", "lanczos"])
+def test_float32_gives_the_same_rows_to_its_precision(sketch):
+    lin, fisher = linearized("protonet"), Fisher(8, sketch)
     narrow = tlx.linearize(lin.learner, lin.tasks, dtype=torch.float32)
-    rows = Fisher(8).rows(narrow, slice(0, 3))
+    rows = fisher.rows(narrow, slice(0, 3))
     assert rows.dtype == torch.float32
-    want = Fisher(8).rows(lin, slice(0, 3))
+    want = fisher.rows(lin, slice(0, 3))
     assert (rows - want).norm() < 1e-3 * want.norm()
 
 
@@ -260,8 +263,9 @@ def test_gradients_take_labels_and_signs_do_not():
     tasks = [task.replace(query_y=None) for task in nets.some_tasks("mlp")]
     lin = tlx.linearize(nets.learner("mlp", "protonet"), tasks)
     assert Fisher(2, "rademacher").rows(lin, slice(0, 1)).shape == (1, 2, lin.q)
-    with pytest.raises(TaskError, match="query labels"):
-        Fisher(2).rows(lin, slice(0, 1))
+    for sketch in ("krylov", "lanczos"):
+        with pytest.raises(TaskError, match="query labels"):
+            Fisher(2, sketch).rows(lin, slice(0, 1))
 
 
 def test_described():

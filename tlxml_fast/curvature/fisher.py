@@ -12,7 +12,11 @@ from ..errors import CurvatureError
 from ..linearize import Linearization
 from .base import Curvature, Way
 from .gram import gram
+from .lanczos import lanczos
 from .sketch import SKETCHES, Draws
+
+KINDS = ("lanczos", *SKETCHES)
+"""Names of sketches."""
 
 
 class Fisher(Curvature):
@@ -24,6 +28,9 @@ class Fisher(Curvature):
     rows_per_task  s
     sketch         "krylov": the task's own gradient and further directions, as many as pay, exactly, and of what is
                    orthogonal to them mixes by random signs. Needs query labels.
+                   "lanczos": s//2 directions exactly, from the task's own gradient on by its own matrix, and mixes
+                   by random signs of what is orthogonal to them; s//2 − 1 forward products a task more. Needs
+                   query labels, and a model that has forward mode.
                    "rademacher": mixes by random signs only.
                    "labels": u = (p − e_ŷ)/√(ns) with ŷ drawn from the model; cross-entropy only.
     seed           of the draws, 0 ≤ seed < 2⁶⁴; those for a task depend on it and on the task's content alone
@@ -42,8 +49,8 @@ class Fisher(Curvature):
     def __init__(self, rows_per_task: int, sketch: str = "krylov", seed: int = 0):
         self.rows_per_task = _whole("rows_per_task", rows_per_task, 1)
         self.seed = _whole("seed", seed, 0)
-        if sketch not in SKETCHES:
-            raise CurvatureError(f"sketch is one of {', '.join(SKETCHES)}, not {sketch!r}")
+        if sketch not in KINDS:
+            raise CurvatureError(f"sketch is one of {', '.join(KINDS)}, not {sketch!r}")
         self.sketch = sketch
 
     def row_count(self, lin: Linearization) -> int:
@@ -52,18 +59,24 @@ class Fisher(Curvature):
 
     def rows(self, lin: Linearization, block: slice) -> Tensor:
         """R̂_t of each task of a block, [B, s, q]: E R̂_tᵀR̂_t = J_tᵀΛ_tJ_t."""
+        if self.sketch == "lanczos":
+            return lanczos(lin, block, self.rows_per_task, self._draws(lin, block))
         U = self.cotangents(lin, block).to(lin.omega)
         return torch.cat([lin.vjp_block(block, u) for u in U.split(lin.vectors_at_once(), 1)], 1)
 
     def cotangents(self, lin: Linearization, block: slice) -> Tensor:
         """What the rows are pull-backs of, [B, s, n, C], float64 on the CPU."""
         loss = lin.learner.loss
+        if self.sketch not in SKETCHES:
+            raise CurvatureError(f"the sketch {self.sketch!r} finds its cotangents row by row; ask for rows")
         if self.sketch == "labels" and loss.regression:
             raise CurvatureError('labels are drawn for cross-entropy; for regression use sketch="rademacher"')
         targets = lin.targets[block].cpu() if self.sketch == "krylov" else None
-        draws = [Draws(self.seed, task.id) for task in lin.tasks[block]]
         logits = lin.logits[block].cpu().double()
-        return SKETCHES[self.sketch](loss, logits, targets, self.rows_per_task, draws)
+        return SKETCHES[self.sketch](loss, logits, targets, self.rows_per_task, self._draws(lin, block))
+
+    def _draws(self, lin: Linearization, block: slice) -> list[Draws]:
+        return [Draws(self.seed, task.id) for task in lin.tasks[block]]
 
     def product(self, lin: Linearization, block: slice, V: Tensor) -> Tensor:
         """Σ_t R̂_tᵀR̂_t V."""

@@ -107,17 +107,20 @@ def _krylov_space(D: Tensor, a: Tensor, most: int) -> tuple[Tensor, Tensor]:
     caught = a.new_zeros(len(a), most + 1)
     v = a
     for k in range(most):
-        before, basis = v.norm(dim=1), E[:, :k]
-        for _ in range(2):  # once more, for what rounding left
-            v = v - ((v[:, None] @ basis.mT) @ basis)[:, 0]
-        norm = v.norm(dim=1)
-        goes_on = (norm > BREAKDOWN * before)[:, None]
-        v = torch.where(goes_on, v / norm[:, None], 0)
-        E[:, k] = v
+        E[:, k] = v = direction(v, E[:, :k])
         image = (D * v.view(len(v), *D.shape[1:3], 1)).sum(2)
         caught[:, k + 1] = caught[:, k] + (v * image.flatten(1)).sum(1)
         v = image.flatten(1)
     return E, caught
+
+
+def direction(v: Tensor, basis: Tensor) -> Tensor:
+    """v [B, m] less what lies in the rows of `basis` [B, k, m], of length 1; 0 where no more is left than rounding."""
+    before = v.norm(dim=1)
+    for _ in range(2):  # once more, for what rounding left
+        v = v - ((v[:, None] @ basis.mT) @ basis)[:, 0]
+    norm = v.norm(dim=1)
+    return torch.where((norm > BREAKDOWN * before)[:, None], v / norm[:, None], 0)
 
 
 def _coordinates(B: Tensor) -> tuple[int, int]:
