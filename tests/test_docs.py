@@ -134,6 +134,14 @@ def test_the_reference_names_every_public_name() -> None:
     assert set(tlx.__all__) - named == errors | {"Compression", "Learner"}  # abstract classes
 
 
+def test_the_reference_has_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools" / "docs")
+    from index import indexed
+
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert indexed(text) == text, "python tools/docs/index.py writes it anew"
+
+
 @pytest.mark.parametrize(
     ("docstring", "markdown"),
     [

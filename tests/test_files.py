@@ -86,3 +86,24 @@ def test_a_file_without_a_checksum_is_damaged(tmp_path):
     save_file({"a": torch.ones(1)}, tmp_path / "x", {"tlxml_fast": "thing", "header": "{}"})
     with pytest.raises(CheckpointError, match="is damaged"):
         read_tensors(tmp_path / "x", "thing")
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_pickle_is_called_one(tmp_path, as_zip):
+    torch.save({"a": torch.ones(1)}, tmp_path / "x", _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(
+        CheckpointError, match=r"x is a pickle, as torch\.save writes, not a tlxml_fast thing file"
+    ):
+        read_tensors(tmp_path / "x", "thing")
+
+
+def test_a_damaged_file_is_not_taken_for_a_pickle(tmp_path):
+    """An index of 640 bytes begins as a pickle of protocol 2 does: 80 02."""
+    write_tensors(tmp_path / "x", "thing", {"a": torch.ones(1)}, {"note": ""})
+    room = 640 - int.from_bytes((tmp_path / "x").read_bytes()[:8], "little")
+    write_tensors(tmp_path / "x", "thing", {"a": torch.ones(1)}, {"note": "." * room})
+    whole = (tmp_path / "x").read_bytes()
+    assert whole[:2] == b"\x80\x02"
+    (tmp_path / "x").write_bytes(whole[:-1])
+    with pytest.raises(CheckpointError, match="x cannot be read: it has"):
+        read_tensors(tmp_path / "x", "thing")

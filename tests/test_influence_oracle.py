@@ -142,6 +142,7 @@ def test_an_adapted_parameter(name):
     want = torch.stack([inf.adaptation(task, j)[place] for j in range(len(p.train))])
     near(inf.scores([task], target=f"adapted {entry}[1, 2]").values[0], want)
     for target, problem_with in (
+        (f"adapted {entry}", r"names no entry of an adapted parameter: give 'adapted NAME\[i, j\]'"),
         ("adapted nothing[0]", "θ has no 'nothing'; it has "),
         (f"adapted {entry}[1]", "has no entry \\[1\\]"),
         (f"adapted {entry}[1, 9999]", "has no entry \\[1, 9999\\]"),

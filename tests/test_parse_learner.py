@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict
 
 import pytest
+import safetensors
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -194,9 +195,31 @@ def test_a_state_is_loaded_from_a_dict_or_a_file(tmp_path):
         assert torch.equal(learner.parameters()["linear1.bias"], state["linear1.bias"])
     with pytest.raises(LearnerError, match="the state does not fit the Sequential"):
         parse_learner(net(), kind="protonet", state={"x": torch.ones(1)})
-    torch.save(state, tmp_path / "state.pt")
-    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read as a safetensors file"):
-        parse_learner(net(), kind="protonet", state=tmp_path / "state.pt")
+    (tmp_path / "state.txt").write_text("weights")
+    with pytest.raises(CheckpointError, match=r"state\.txt cannot be read as a safetensors file"):
+        parse_learner(net(), kind="protonet", state=tmp_path / "state.txt")
+
+
+class Trap:
+    """Executes code when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("the pickle was loaded",)
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_pickled_state_is_told_how_to_be_converted(as_zip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, state = tmp_path / "state.pt", net().state_dict()
+    torch.save({"trap": Trap()}, path, _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(CheckpointError, match=r"state\.pt is a pickle, as torch.save writes") as raised:
+        parse_learner(net(), kind="protonet", state=path)
+    torch.save(state, path, _use_new_zipfile_serialization=as_zip)
+    exec(
+        str(raised.value).rpartition("once: ")[2], {"safetensors": safetensors, "torch": torch, "path": path}
+    )
+    learner = parse_learner(net(), kind="protonet", state="state.safetensors")
+    assert torch.equal(learner.parameters()["linear1.bias"], state["linear1.bias"])
 
 
 @pytest.mark.parametrize(
@@ -213,6 +236,7 @@ def test_a_state_is_loaded_from_a_dict_or_a_file(tmp_path):
         (PrototypicalNetworks(net()), {"distance": "cosine"}, "has its own distance, 'euclidean'"),
         (net(), {"kind": "reptile"}, "kind is one of maml, protonet"),
         (object(), {}, "a object is no learner that is known here"),
+        (lambda params, x, y, q: q @ params, {}, r"give them: linearize_fn\(function, params, tasks\)"),
     ],
 )
 def test_what_is_missing_or_said_twice_is_named(obj, given, message):

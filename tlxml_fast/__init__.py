@@ -3,11 +3,13 @@
 Data flows one way: tasks → learner → linearization → curvature → inverse → scores → report.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import baselines, data, models
 from .checkpoint import load_checkpoint, save_checkpoint
 from .compression import SJLT, SRHT, Compression, Rademacher
 from .curvature import Fisher, GaussNewton, Hessian, Identity
-from .diagnosis import Check, Diagnosis, diagnose
 from .errors import (
     BackendError,
     CheckpointError,
@@ -26,13 +28,16 @@ from .learners import MAML, FunctionLearner, Learner, ProtoNet
 from .linearize import Linearization, linearize, linearize_fn
 from .parse import parse_task, parse_tasks
 from .parse_learner import parse_learner
-from .report import write_report
 from .scores import Scores
 from .solvers import CG, Certificate, Dense, Lanczos, Nystrom, Relative, Sketch, Woodbury
 from .streamed import StreamedScores
 from .sweep import DampingSweep, RankSweep
 from .task import Task, TaskSet
 from .training import evaluate, meta_train
+
+if TYPE_CHECKING:
+    from .diagnosis import Check, Diagnosis, diagnose
+    from .report import write_report
 
 __version__ = "0.1.0"
 
@@ -94,3 +99,21 @@ __all__ = [
     "save_checkpoint",
     "write_report",
 ]
+
+_IMPORTED_LATER = {
+    "Check": "diagnosis",
+    "Diagnosis": "diagnosis",
+    "diagnose": "diagnosis",
+    "write_report": "report",
+}
+"""Names and their subpackages that draw or do statistics: matplotlib, jinja2 and scipy.stats take a second."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED_LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_IMPORTED_LATER[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

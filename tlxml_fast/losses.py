@@ -126,7 +126,7 @@ class MeanSquaredError(OuterLoss):
 
     def per_query(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over outputs of (f − y)² for every query; targets are [n] or [n, C]."""
-        return (logits - targets.reshape(logits.shape)).square().mean(dim=-1)
+        return (logits - _like(logits, targets)).square().mean(dim=-1)
 
     def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
         """2u/(nC)."""
@@ -134,7 +134,7 @@ class MeanSquaredError(OuterLoss):
 
     def gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
         """2(f − y)/(nC)."""
-        return 2 * (logits - targets.reshape(logits.shape)) / (logits.shape[-2] * logits.shape[-1])
+        return 2 * (logits - _like(logits, targets)) / (logits.shape[-2] * logits.shape[-1])
 
     def curve(self, logits: Tensor, u: Tensor) -> Tensor:
         """2u/(nC)."""
@@ -156,7 +156,7 @@ class MeanSquaredError(OuterLoss):
 
     def coordinates(self, logits: Tensor, targets: Tensor) -> Tensor:
         """√(2/C)(f − y)."""
-        return (logits - targets.reshape(logits.shape)) * (2 / logits.shape[-1]) ** 0.5
+        return (logits - _like(logits, targets)) * (2 / logits.shape[-1]) ** 0.5
 
 
 class BinaryCrossEntropy(OuterLoss):
@@ -169,7 +169,7 @@ class BinaryCrossEntropy(OuterLoss):
 
     def per_query(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over outputs of log(1 + eᶠ) − y f for every query; targets are [n] or [n, C]."""
-        each = F.binary_cross_entropy_with_logits(logits, targets.reshape(logits.shape), reduction="none")
+        each = F.binary_cross_entropy_with_logits(logits, _like(logits, targets), reduction="none")
         return each.mean(dim=-1)
 
     def output_hessian(self, logits: Tensor, u: Tensor, backend: str = "auto") -> Tensor:
@@ -178,7 +178,7 @@ class BinaryCrossEntropy(OuterLoss):
 
     def gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(σ − y)/(nC)."""
-        return (logits.sigmoid() - targets.reshape(logits.shape)) / (logits.shape[-2] * logits.shape[-1])
+        return (logits.sigmoid() - _like(logits, targets)) / (logits.shape[-2] * logits.shape[-1])
 
     def curve(self, logits: Tensor, u: Tensor) -> Tensor:
         """σ(1 − σ)∘u/(nC)."""
@@ -200,7 +200,7 @@ class BinaryCrossEntropy(OuterLoss):
     def coordinates(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(σ − y)/√(C σ(1 − σ)); a σ(1 − σ) below 10⁻²⁰⁰, or the dtype's least, is taken for that."""
         root = self._spread(logits).sqrt().clamp_min(max(1e-100, torch.finfo(logits.dtype).tiny ** 0.5))
-        return (logits.sigmoid() - targets.reshape(logits.shape)) / (root * logits.shape[-1] ** 0.5)
+        return (logits.sigmoid() - _like(logits, targets)) / (root * logits.shape[-1] ** 0.5)
 
     def refuses(self, targets: Tensor) -> str | None:
         """Targets are probabilities."""
@@ -210,6 +210,15 @@ class BinaryCrossEntropy(OuterLoss):
     def _spread(logits: Tensor) -> Tensor:
         """σ(1 − σ), without cancellation."""
         return logits.sigmoid() * (-logits).sigmoid()
+
+
+def _like(logits: Tensor, targets: Tensor) -> Tensor:
+    """Targets [n] or [n, C] in the shape of the logits [n, C]; LearnerError where they are not as many."""
+    if targets.numel() != logits.numel():
+        raise LearnerError(
+            f"the model's outputs are of shape {tuple(logits.shape)}, and the targets of shape {tuple(targets.shape)}"
+        )
+    return targets.reshape(logits.shape)
 
 
 def _complement(s: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import CheckpointError, LearnerError
+from .files import is_pickle
 from .learners import MAML, Learner, ProtoNet
 
 KINDS = ("maml", "protonet")
@@ -56,6 +57,11 @@ def parse_learner(
     for matches, read in _READINGS:
         if matches(obj):
             return read(obj, _Given(kind, inner_lr, inner_steps, norm, loss, state, settings))
+    if callable(obj) and not isinstance(obj, (nn.Module, type)):
+        raise LearnerError(
+            "a function has no parameters of its own; give them: linearize_fn(function, params, tasks), or "
+            "FunctionLearner(function, params) for a learner"
+        )
     raise LearnerError(
         f"a {type(obj).__name__} is no learner that is known here; give its torch module with kind='maml' or 'protonet'"
     )
@@ -144,6 +150,11 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
+        if is_pickle(path):
+            raise CheckpointError(
+                f"{path} is a pickle, as torch.save writes, and a pickle can execute anything; if you trust it, "
+                "convert it once: safetensors.torch.save_file(torch.load(path, weights_only=True), 'state.safetensors')"
+            ) from None
         raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}") from None
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow
     import xarray
 
+    from .backend import Scored
+
 
 @dataclass(frozen=True)
 class TaskAxis:
@@ -78,6 +80,27 @@ class Scores:
             raise TlxError(
                 f"scores of shape {tuple(self.values.shape)} for {expected[0]} test × {expected[1]} train"
             )
+
+    @classmethod
+    def from_backend(cls, scored: Scored, test_tasks: TaskSet, train_tasks: TaskSet) -> Scores:
+        """What `scores` of a backend of the protocol gave, [n_test, n_train], with the names of its tasks.
+
+        test_tasks   those that were explained
+        train_tasks  those that the backend's `influence` was fitted to
+
+        The certificate is `info["certificate"]`. Raises TlxError if there are not as many scores as pairs of tasks.
+        """
+        values, certificate = scored
+        described = {
+            **certificate.details,
+            "residuals": list(certificate.residuals),
+            "worst_residual": max(certificate.residuals),
+            "damping": certificate.damping,
+            "converged": certificate.converged,
+        }
+        in_fit = torch.ones(len(train_tasks), dtype=torch.bool)
+        axes = TaskAxis.of(test_tasks), TaskAxis.of(train_tasks)
+        return cls(values.detach().double().cpu(), *axes, in_fit, info={"certificate": described})
 
     def __repr__(self) -> str:
         shape = " × ".join(f"{size} {dim}" for size, dim in zip(self.values.shape, self.dims, strict=True))

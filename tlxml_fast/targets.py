@@ -36,6 +36,11 @@ def check_target(target: str, per_query: bool = False) -> None:
     if AdaptedParameter.of(target):
         if per_query:
             raise LearnerError(f"target={target!r} belongs to a task, not to its queries")
+    elif target.startswith("adapted "):
+        raise LearnerError(
+            f"target={target!r} names no entry of an adapted parameter: give 'adapted NAME[i, j]', an index for each "
+            "of its dimensions, as in 'adapted classifier.weight[0, 2]'"
+        )
     elif target not in TARGETS:
         raise LearnerError(f"target is one of {', '.join(TARGETS)} and 'adapted NAME[i, j]', not {target!r}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,6 +109,14 @@ def test_the_command(capsys, monkeypatch):
     assert "compiled: 0 of 1 checks passed; not claimed, and not checked: MAML, tanh, three steps, " in said
     assert main(["none"]) == 2
     assert main([]) == 2
+
+
+def test_the_page_names_every_check():
+    page = (Path(__file__).parents[2] / "docs" / "front-end.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page.partition("| check |")[2], re.M)
+    assert rows == [(check.__name__, check.__doc__.splitlines()[0]) for check in CHECKS]
+    words = {14: "fourteen", 16: "sixteen"}
+    assert f"{words[len(CHECKS)]} checks on {words[len(CASES)]} small learners" in page
 
 
 class Delegating:

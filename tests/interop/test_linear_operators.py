@@ -29,6 +29,15 @@ def test_scipys_operator_is_the_matrix(curvature):
     np.testing.assert_allclose(A.H @ X[:, 0], dense(curvature) @ X[:, 0], atol=1e-12)
 
 
+def test_scipys_operator_of_complex_vectors_and_of_none():
+    A, G = scipy_operator(LIN, shift=SHIFT), dense("gauss_newton")
+    X = np.random.default_rng(0).normal(size=(2, LIN.q, 3))
+    Z = X[0] + 1j * X[1]
+    np.testing.assert_allclose(A @ Z, G @ Z, atol=1e-12)
+    np.testing.assert_allclose(A.H @ Z[:, 0], G @ Z[:, 0], atol=1e-12)
+    assert (A @ np.zeros((LIN.q, 0))).shape == (LIN.q, 0)
+
+
 def test_scipys_solvers_run_on_it():
     A, G = scipy_operator(LIN, shift=SHIFT), dense("gauss_newton")
     b = np.random.default_rng(1).normal(size=LIN.q)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from . import disk
+from .pickled import is_pickle
 from .whole import writing
 
 CHUNK = 4 << 20
@@ -95,6 +96,10 @@ def read_tensors(
     except KeyError as error:
         raise CheckpointError(f"{path} is damaged: there is no {error} in its index") from None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        if is_pickle(path):
+            raise CheckpointError(
+                f"{path} is a pickle, as torch.save writes, not a tlxml_fast {kind} file"
+            ) from None
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 

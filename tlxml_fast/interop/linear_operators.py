@@ -23,7 +23,7 @@ def scipy_operator(lin: Linearization, curvature: str = "gauss_newton", shift: f
     """(1/T) Σ_t J_tᵀΛ_tJ_t + shift·I, or with ∇²L_t, as a symmetric scipy `LinearOperator` [q, q].
 
     For `scipy.sparse.linalg`: `cg`, `eigsh`, `svds`, …; several vectors go through the kernels together. In the
-    linearization's dtype.
+    linearization's dtype; of complex vectors, the real and the imaginary part each.
 
     shift   weight decay and damping, δ + λ
 
@@ -33,6 +33,8 @@ def scipy_operator(lin: Linearization, curvature: str = "gauss_newton", shift: f
     dtype = torch.empty(0, dtype=lin.dtype).numpy().dtype
 
     def matmat(X: np.ndarray) -> np.ndarray:
+        if np.iscomplexobj(X):
+            return matmat(X.real) + 1j * matmat(X.imag)
         return product(torch.from_numpy(np.ascontiguousarray(X.T))).mT.cpu().numpy().astype(dtype)
 
     def matvec(x: np.ndarray) -> np.ndarray:
@@ -44,7 +46,9 @@ def scipy_operator(lin: Linearization, curvature: str = "gauss_newton", shift: f
 def curvlinops_operator(
     lin: Linearization, curvature: str = "gauss_newton", shift: float = 0.0
 ) -> PyTorchLinearOperator:
-    """The same as a curvlinops `PyTorchLinearOperator` over the list of parameters: for its inverses and estimators.
+    """`scipy_operator`'s matrix as a curvlinops `PyTorchLinearOperator` over the list of parameters.
+
+    For its inverses, its estimators of traces, diagonals and norms, its spectral densities and submatrices.
 
     Raises CurvatureError for an unknown curvature, and TlxError without curvlinops.
     """
@@ -77,6 +81,9 @@ def curvlinops_operator(
             parts = product(V).mT.split(lin.flat.sizes)
             return [part.reshape(x.shape) for part, x in zip(parts, X, strict=True)]
 
+        def _adjoint(self) -> PyTorchLinearOperator:
+            return self  # the adjoints of curvlinops' inverses ask for it, SELF_ADJOINT or not
+
     return TaskCurvature()
 
 
@@ -87,6 +94,6 @@ def _product(lin: Linearization, curvature: str, shift: float) -> Callable[[Any]
 
     def product(V: Tensor) -> Tensor:
         V = V.to(lin.device, lin.dtype)
-        return apply(V) + shift * V
+        return apply(V) + shift * V if len(V) else V  # a matrix may have no columns
 
     return product
