@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from copy import deepcopy
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 import tlxml_fast as tlx
 from tlxml_fast.linearize.chunk import Chunk
+from tlxml_fast.models import mlp
 from tlxml_fast.ops._triton import INTERPRETED
 
 pytestmark = pytest.mark.skipif(
@@ -75,6 +77,24 @@ def test_what_ran_is_reported(pair):
     assert report.backend == "triton"
     assert report.decisions["precision"] == "fp32"
     assert "tasks ×" in report.decisions["chunk"]
+
+
+@pytest.mark.parametrize(
+    ("widths", "kernels"), [((30, 4, 2), "whole tasks: a small MLP"), ((30, 65, 2), "up to 64 units")]
+)
+def test_multilayer_perceptrons(widths, kernels):
+    """Whole tasks in a kernel, or layer by layer what that does not run: nothing by the reference."""
+    net = mlp(*widths, seed=0).double()
+    reference = tlx.linearize(tlx.MAML(net, 0.1, 2), tasks(3), backend="reference")
+    lin = tlx.linearize(tlx.MAML(deepcopy(net).to(DEVICE), 0.1, 2), tasks(3), backend="triton", strict=True)
+    assert kernels in lin.report.decisions["kernels"]
+    V = vectors(2, lin.q)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", tlx.FallbackWarning)
+        for product in ("jvp", "gnvp", "hvp"):
+            near(getattr(lin, product)(V), getattr(reference, product)(V))
+        near(lin.gradients(), reference.gradients())
+    assert "exact Hessian products" not in lin.report.decisions
 
 
 def test_memory_that_runs_out_halves_the_chunk(monkeypatch):
@@ -158,17 +178,29 @@ def test_precision_is_checked():
         tlx.linearize(learner("ProtoNet"), tasks(), backend="triton", precision="half")
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="a device records graphs")
-def test_graphs_are_a_devices():
-    with pytest.raises(tlx.BackendError, match="graphs=True is for CUDA devices; the parameters are on cpu"):
-        tlx.linearize(learner("ProtoNet"), tasks(), graphs=True)
+@pytest.mark.skipif(not INTERPRETED, reason="a device has them")
+@pytest.mark.parametrize("option", ["graphs", "prefetch"])
+def test_options_that_are_a_devices(option):
+    with pytest.raises(
+        tlx.BackendError, match=f"{option}=True is for CUDA devices; the parameters are on cpu"
+    ):
+        tlx.linearize(learner("ProtoNet"), tasks(), **{option: True})
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
-@pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
+@pytest.mark.parametrize("kind", ["ProtoNet", "MAML", "MLP", "moved MAML"])
 def test_graphs_give_the_same(kind):
-    plain = tlx.linearize(learner(kind), tasks(4), backend="triton")
-    recorded = tlx.linearize(learner(kind), tasks(4), backend="triton", graphs=True)
+    def made() -> tlx.MAML | tlx.ProtoNet:
+        if kind == "MLP":
+            return tlx.MAML(mlp(30, 4, 2, seed=0).double().to(DEVICE), 0.1, 2)
+        if kind == "moved MAML":  # its rates stay where they were made
+            moved = tlx.MAML(mlp(30, 65, 2, seed=0).double(), 0.1, 2)
+            moved.module.to(DEVICE)
+            return moved
+        return learner(kind)
+
+    plain = tlx.linearize(made(), tasks(4), backend="triton")
+    recorded = tlx.linearize(made(), tasks(4), backend="triton", graphs=True)
     elsewhere = plain.omega + 0.01
     for K, scale in ((2, 1.0), (2, -3.0), (3, 1.0), (2, 0.5)):
         V = scale * vectors(K, plain.q).cuda()
@@ -177,6 +209,31 @@ def test_graphs_give_the_same(kind):
             moved = recorded.at(elsewhere)
             near(getattr(moved, product)(V), getattr(plain.at(elsewhere), product)(V))
             near(getattr(recorded, product)(V), getattr(plain, product)(V))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
+def test_prefetched_tasks_give_the_same(kind):
+    """In blocks that end unevenly, sweep after sweep, through one block alone, and where memory runs out."""
+    plain = tlx.linearize(learner(kind), tasks(5), backend="triton")
+    fed = tlx.linearize(learner(kind), tasks(5), backend="triton", prefetch=True)
+    assert fed.episodes[0].query_x.device.type == "cpu"
+    plain.chunk.tasks = fed.chunk.tasks = 2
+    for K in (2, 3):
+        V, U = (
+            vectors(K, plain.q).cuda(),
+            vectors(5 * K, plain.n * plain.C).cuda().view(5, K, plain.n, plain.C),
+        )
+        for _ in range(2):
+            assert torch.equal(fed.gnvp(V), plain.gnvp(V))
+            assert torch.equal(fed.vjp(U), plain.vjp(U))
+        near(fed.hvp(V), plain.hvp(V))
+    assert torch.equal(fed.gradients(), plain.gradients())
+    block = slice(3, 4)
+    assert torch.equal(fed.jvp_block(block, V), plain.jvp_block(block, V))
+    with pytest.warns(tlx.FallbackWarning, match="going on with 1 task"):
+        fed._halve()
+    near(fed.gnvp(V), plain.gnvp(V))
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="launches are counted in the interpreter")

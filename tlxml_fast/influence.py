@@ -62,6 +62,7 @@ class TaskInfluence:
     backend       "auto", "native" (the CPU's), "triton" (CUDA devices') or "reference"
     precision     what a device makes products of float32 of: "fp32", "tf32x3", "tf32" or "bf16" (`linearize`)
     graphs        replay products of small tasks on a CUDA device as CUDA graphs (`linearize`)
+    prefetch      keep tasks on the host, and copy each block to a CUDA device during the one before it (`linearize`)
     dtype         torch.float32 or torch.float64; the parameters' own unless given
     weight_decay  δ; taken from the learner where training recorded it, and a different value raises
     progress      draw progress bars
@@ -87,6 +88,7 @@ class TaskInfluence:
         memory: str | int | None = None,
         store: str | os.PathLike[str] | None = None,
         graphs: bool = False,
+        prefetch: bool = False,
     ):
         for what, given, kind in (
             ("curvature", curvature, Curvature),
@@ -104,7 +106,9 @@ class TaskInfluence:
         self.progress = progress
         self.report: dict[str, Any] = {}
         """What `fit` found, JSON throughout; part of every `Scores.info`."""
-        self._linearize = partial(linearize, backend=backend, dtype=dtype, precision=precision, graphs=graphs)
+        self._linearize = partial(
+            linearize, backend=backend, dtype=dtype, precision=precision, graphs=graphs, prefetch=prefetch
+        )
         self.compression = compression
         self._sessions = Sessions(
             learner,

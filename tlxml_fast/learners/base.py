@@ -33,6 +33,10 @@ class Episode(NamedTuple):
         y = task.support_y.to(device, dtype if task.regression else torch.int64)
         return cls(task.support_x.to(device, dtype), y, task.query_x.to(device, dtype))
 
+    def to(self, device: torch.device) -> Episode:
+        """The same there."""
+        return Episode(*(x.to(device) for x in self))
+
 
 class Learner(ABC):
     """A module, the way it adapts to a support set, and the outer loss it is judged by.

@@ -66,6 +66,7 @@ def linearize(
     strict: bool = False,
     precision: str = "fp32",
     graphs: bool = False,
+    prefetch: bool = False,
 ) -> Linearization:
     """The derivatives of the query logits and losses of T tasks of one shape, at the learner's ω.
 
@@ -76,6 +77,8 @@ def linearize(
     precision  what a device makes products of float32 of: "fp32", or on tensor cores "tf32x3", "tf32" or "bf16"
     graphs     record Gauss-Newton and Hessian products of tasks that fit a CUDA device at once as CUDA graphs, and
                replay them: faster where tasks are small and products many, for memory that stays taken
+    prefetch   keep tasks in pinned memory of the host, and copy each block to a CUDA device while the one before it is
+               worked on: for more tasks than the device holds
 
     Raises TaskError if the tasks differ in shape, LearnerError if a task does not fit the model or the
     learner's ω is no stationary point, BackendError if the backend named cannot run. Warns with FallbackWarning
@@ -89,20 +92,24 @@ def linearize(
     report = choose_backend(backend, device)
     if precision != "fp32" and report.backend != "triton":
         raise BackendError(f"precision={precision!r} is for CUDA devices; the {report.backend} backend runs")
-    if graphs and device.type != "cuda":
-        raise BackendError(f"graphs=True is for CUDA devices; the parameters are on {device}")
+    for name, asked in (("graphs", graphs), ("prefetch", prefetch)):
+        if asked and device.type != "cuda":
+            raise BackendError(f"{name}=True is for CUDA devices; the parameters are on {device}")
     if report.backend == "reference":
         if strict and backend != "reference":
             raise BackendError(f"strict=True, and the engine cannot run: {report.reason}")
         return ReferenceLinearization(learner, TaskSet(tasks), dtype, report)
     try:
         if report.backend == "triton":
-            return DeviceLinearization(learner, TaskSet(tasks), dtype, report, precision, graphs)
+            return DeviceLinearization(learner, TaskSet(tasks), dtype, report, precision, graphs, prefetch)
         return CompiledLinearization(learner, TaskSet(tasks), dtype, report)
     except Unsupported as error:
         reason = f"the engine has no plan for this {type(learner.module).__name__}: {error}"
-        if precision != "fp32":
-            reason += f"; precision={precision!r} is not used"
+        unused = [f"{name}={value!r}" for name, value, plain in (
+            ("precision", precision, "fp32"), ("graphs", graphs, False), ("prefetch", prefetch, False)
+        ) if value != plain]  # fmt: skip
+        if unused:
+            reason += f"; {' and '.join(unused)} is not used"
     if strict:
         raise BackendError(reason)
     if backend != "auto":

@@ -31,6 +31,8 @@ class Adaptation:
         self.learner, self.engine, self.layout = learner, Engine(module_plan), layout
         self.loss = learner.loss
         self.adapted = frozenset(learner.adapted)
+        # on the device once: no CUDA graph can hold a copy from the host
+        self.rates = {name: rate.detach().to(layout.device) for name, rate in learner.rates.items()}
         self.separable = not module_plan.couples_examples
         """Whether a query's logits depend on no other query."""
 
@@ -47,7 +49,7 @@ class Adaptation:
                 parts.append(given[at : at + size])
                 at += size
             else:
-                rate = self.learner.rates[name].detach().to(omega)
+                rate = self.rates[name].to(omega)
                 parts.append(rate.expand(shape).reshape(-1))
         return torch.cat(parts)
 

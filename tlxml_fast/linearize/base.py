@@ -80,11 +80,16 @@ class Linearization(ABC):
         shape = tasks[0].shape
         self.ways, self.labelled = shape.ways, shape.labelled
         self.T, self.n, self.q = len(tasks), shape.n_query, self.flat.size
-        self.episodes = [Episode.of(task, self.dtype, self.device) for task in tasks]
+        self.episodes = [Episode.of(task, self.dtype, self.home) for task in tasks]
 
     def __repr__(self) -> str:
         sizes = f"T={self.T}, n={self.n}, C={self.C}, q={self.q}"
         return f"{type(self).__name__}({self.learner.kind}, {sizes}, {self.dtype})"
+
+    @property
+    def home(self) -> torch.device:
+        """Where tasks are kept."""
+        return self.device
 
     of_omega: tuple[str, ...] = ("logits",)
     """What is cached and depends on ω."""
@@ -156,7 +161,7 @@ class Linearization(ABC):
 
             return torch.func.grad(entry)(self.omega)
 
-        return torch.stack([gradient(episode).detach() for episode in self.episodes[block]])
+        return torch.stack([gradient(episode.to(self.device)).detach() for episode in self.episodes[block]])
 
     def vectors_at_once(self) -> int:
         """How many vectors a block may work on at a time."""

@@ -23,6 +23,15 @@ class Batch:
         """Whether what passes make of it at one ω is kept for the next: on a device, which holds one batch."""
         self._kept: dict[str, tuple[Tensor, Any]] = {}
 
+    @classmethod
+    def of(cls, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Batch:
+        """Of tensors that are stacked already, on a device, which holds one batch."""
+        batch = cls(
+            [Episode(*parts) for parts in zip(support_x, support_y, query_x, strict=True)], keeps=True
+        )
+        batch.support_x, batch.support_y, batch.query_x = support_x, support_y, query_x
+        return batch
+
     def keep(self, name: str, omega: Tensor, make: Callable[[], Made]) -> Made:
         """What `make` gives, made once for each ω where this batch keeps it."""
         if not self.keeps:

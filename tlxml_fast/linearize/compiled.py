@@ -52,7 +52,10 @@ def passes_of(
     mlp = mlp_of(learner, module_plan, layout)
     if isinstance(mlp, str):
         return Adaptation(learner, module_plan, layout, ways), f"layer by layer: {mlp}"
-    return MlpAdaptation(learner, module_plan, layout, ways, mlp), "whole tasks: a small MLP"
+    passes = MlpAdaptation(learner, module_plan, layout, ways, mlp)
+    return passes, "whole tasks: a small MLP" + (
+        "" if passes.third_order else "; its exact Hessian layer by layer"
+    )
 
 
 class CompiledLinearization(Linearization):

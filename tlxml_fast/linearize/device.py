@@ -16,6 +16,7 @@ from .base import BackendReport, Join
 from .batch import Batch
 from .chunk import Chunk
 from .compiled import CompiledLinearization
+from .feed import Feed
 from .replay import Replay
 
 
@@ -23,7 +24,8 @@ class DeviceLinearization(CompiledLinearization):
     """Blocks one after another, as many tasks times vectors at once as fit; the report's decisions have the chunk.
 
     Where a sum over tasks is cut depends on the memory that is free, and the sum on that to rounding. With `graphs`
-    products of tasks that are one chunk are recorded as CUDA graphs, one for each number of vectors, and replayed.
+    products of tasks that are one chunk are recorded as CUDA graphs, one for each number of vectors, and replayed. With
+    `prefetch` tasks stay on the host, and a block is copied while the one before it is worked on.
     """
 
     of_omega = (*CompiledLinearization.of_omega, "_replays")
@@ -36,12 +38,24 @@ class DeviceLinearization(CompiledLinearization):
         report: BackendReport,
         precision: str = "fp32",
         graphs: bool = False,
+        prefetch: bool = False,
     ):
+        self.prefetch = prefetch
         super().__init__(learner, tasks, dtype, report, precision)
         self.threads_inside = True
         self.graphs = graphs
-        self.report.decisions |= {"precision": precision, "graphs": "recorded" if graphs else "none"}
+        self.feed = Feed(self.episodes, self.device) if prefetch else None
+        self.report.decisions |= {
+            "precision": precision,
+            "graphs": "recorded" if graphs else "none",
+            "tasks": "copied block by block" if prefetch else "on the device",
+        }
         self._latest: tuple[slice, Batch] | None = None
+
+    @property
+    def home(self) -> torch.device:
+        """The host where blocks are prefetched from it, else the device."""
+        return torch.device("cpu") if self.prefetch else self.device
 
     @property
     def block_size(self) -> int:
@@ -64,7 +78,7 @@ class DeviceLinearization(CompiledLinearization):
     @cached_property
     def chunk(self) -> Chunk:
         """What the device takes at once; a task's own values (activations, x̂, slopes, winners) count as 4 vectors."""
-        one = Batch(self.episodes[:1])
+        one = Batch([self.episodes[0].to(self.device)])
         numbers = self.omega.element_size() * self.passes.numbers_a_vector(self.omega, one)
         chunk = Chunk.of(self.device, numbers, 4 * numbers)
         chunk.tasks = min(chunk.tasks, self.T)
@@ -163,5 +177,6 @@ class DeviceLinearization(CompiledLinearization):
         """The tasks of a block, with what passes keep of it, until it is another's turn."""
         if self._latest is None or self._latest[0] != block:
             self._latest = None  # free it before the next is made
-            self._latest = (block, Batch(self.episodes[block], keeps=True))
+            made = self.feed(block) if self.feed is not None else Batch(self.episodes[block], keeps=True)
+            self._latest = (block, made)
         return self._latest[1]

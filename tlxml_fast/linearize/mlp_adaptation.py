@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..learners import MAML
+from ..ops._dispatch import backend_of
 from ..ops.maml_mlp import (
     LOSSES,
     MAX_LAYERS,
@@ -22,6 +23,7 @@ from ..ops.maml_mlp import (
     maml_mlp_jvp,
     maml_mlp_logits,
     maml_mlp_vjp,
+    why_not_on_devices,
 )
 from .adaptation import Adaptation
 from .batch import Batch
@@ -70,15 +72,18 @@ def mlp_of(learner: MAML, plan: Plan, layout: Layout) -> Mlp | str:
         return "a layer is used twice"
     if not 1 <= len(layers) <= MAX_LAYERS:
         return f"it has {len(layers)} layers"
-    return Mlp(layers)
+    mlp = Mlp(layers)
+    return (backend_of(layout.device) == "triton" and why_not_on_devices(mlp)) or mlp
 
 
 class MlpAdaptation(Adaptation):
-    """The passes of a MAML learner whose module is an MLP."""
+    """The passes of a MAML learner whose module is an MLP; on a device the exact Hessian's go layer by layer."""
 
     def __init__(self, learner: MAML, plan: Plan, layout: Layout, ways: int, mlp: Mlp):
         super().__init__(learner, plan, layout, ways)
         self.mlp = mlp
+        self.third_order = backend_of(layout.device) != "triton"
+        """Whether the kernel has the exact Hessian."""
         self.separable = False  # the kernel itself passes over queries whose cotangents are zero
 
     def _adapting(self, omega: Tensor, batch: Batch) -> Adapting:
@@ -103,7 +108,8 @@ class MlpAdaptation(Adaptation):
     def numbers_a_vector(self, omega: Tensor, batch: Batch) -> int:
         """About how many numbers each vector takes: of every task its cotangents and its result."""
         n, C = batch.query_x.shape[1], self.mlp.layers[-1].outputs
-        return len(batch) * (self.layout.size + n * C)
+        own = len(batch) * (self.layout.size + n * C)
+        return own if self.third_order else max(own, super().numbers_a_vector(omega, batch))
 
     def logits(self, omega: Tensor, batch: Batch) -> Tensor:
         """f, [T, n, C]."""
@@ -130,9 +136,11 @@ class MlpAdaptation(Adaptation):
         return maml_mlp_gnvp(self._adapting(omega, batch), V, weights)
 
     def no_third_derivative(self) -> str | None:
-        """The kernel has it."""
-        return None
+        """The kernel has it, or the layers."""
+        return None if self.third_order else super().no_third_derivative()
 
     def hvp(self, omega: Tensor, batch: Batch, V: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
         """Σ_t w_t ∇²L_t v_k, [K, q]."""
+        if not self.third_order:
+            return super().hvp(omega, batch, V, weights, targets)
         return maml_mlp_hvp(self._adapting(omega, batch), V, weights, self._targets(targets, omega))

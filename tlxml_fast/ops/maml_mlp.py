@@ -5,8 +5,9 @@ logits on the query set and J = ∂f/∂ω. The kernel keeps the chain of one ta
 
     J v = ∂f/∂θ · Π_s (I − D H_s) v        Jᵀu = Π_s (I − H_s D) · (∂f/∂θ)ᵀ u        (s backwards in the second)
 
-On CUDA devices a program works on a task and some of the vectors (kernels/maml_mlp.py); the exact Hessian, layers of
-more than 64 units and deep networks of wide layers run on the reference there.
+On CUDA devices a program works on a task and some of the vectors (kernels/maml_mlp.py). The engine goes layer by layer
+there for the exact Hessian, layers of more than 64 units and deep networks of wide layers; these functions themselves
+run on the reference then.
 
 T tasks, K vectors, S support examples, n queries, F inputs, C outputs, P parameters.
 """
