@@ -55,7 +55,7 @@ gpu-check: $(VENV)/installed
 gpu-bench: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m pytest tests/ops/test_on_a_device.py tests/ops/test_convolution.py tests/ops/test_precision.py tests/ops/test_topk.py \
-		tests/test_engine_on_a_device.py tests/test_influence_on_a_device.py
+		tests/test_engine_on_a_device.py tests/test_influence_on_a_device.py tests/distributed/test_group_of_one.py
 	$(BIN)/python -m tlxml_fast.benchmarks.gpu --out benchmarks/results
 
 clean:

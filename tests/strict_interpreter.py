@@ -42,6 +42,7 @@ class Launch:
 
     def __init__(self, kernel: str, tensors: list[torch.Tensor]) -> None:
         self.kernel, self.program = kernel, -1
+        self.patched: set[str] = set()  # modules whose functions have found the interpreter's builtins
         self.loaded = self.stored = 0
         self.loads: list[tuple[int, np.ndarray]] = []  # program, addresses
         self.stores: list[tuple[int, np.ndarray]] = []
@@ -67,7 +68,7 @@ class Launch:
             verb = "writes" if store else "reads"
             raise BadLaunch(f"{self.kernel} {verb} {outside.sum()} numbers outside its tensors")
         moved = size * addresses.size
-        addresses = np.unique(addresses)
+        addresses = _unique(addresses)
         if store:
             if size * addresses.size < moved:
                 raise BadLaunch(f"{self.kernel} writes the same number twice in one store")
@@ -110,6 +111,12 @@ def _extent(x: torch.Tensor) -> int:
     if not x.numel():
         return 0
     return x.itemsize * (1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True)))
+
+
+def _unique(x: np.ndarray) -> np.ndarray:
+    """np.unique, which hashes, and of addresses takes ten times as long."""
+    x = np.sort(x)
+    return x[np.concatenate(([True], x[1:] != x[:-1]))]
 
 
 def _pairs(accesses: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +237,15 @@ def _set_grid_idx(self, x, y, z):
     return _plain_set_grid_idx(self, x, y, z)
 
 
+def _patch_lang(fn):
+    """Once a launch for each module: Triton searches all builtins again at every call of a kernel's function."""
+    if _current is not None:
+        if fn.__module__ in _current.patched:
+            return None  # only launches undo what they patched
+        _current.patched.add(fn.__module__)
+    return _plain_patch_lang(fn)
+
+
 def _call(self, *args, **options):
     global _current
     annotations = self.fn.__annotations__
@@ -252,14 +268,14 @@ def _call(self, *args, **options):
 _Builder = interpreter.InterpreterBuilder
 _plain_dot, _plain_call = _Builder.create_dot, interpreter.GridExecutor.__call__
 _plain_load, _plain_store = _Builder.create_masked_load, _Builder.create_masked_store
-_plain_set_grid_idx = _Builder.set_grid_idx
+_plain_set_grid_idx, _plain_patch_lang = _Builder.set_grid_idx, interpreter._patch_lang
 
 
 def install() -> None:
-    """Replace the interpreter's loads, stores, products and launches. Once, before a kernel runs."""
+    """Replace the interpreter's loads, stores, products, patches and launches. Once, before a kernel runs."""
     _Builder.create_dot, interpreter.GridExecutor.__call__ = _dot, _call
     _Builder.create_masked_load, _Builder.create_masked_store = _load, _store
-    _Builder.set_grid_idx = _set_grid_idx
+    _Builder.set_grid_idx, interpreter._patch_lang = _set_grid_idx, _patch_lang
     interpreter.interpreter_builder.options = dataclasses.replace(
         interpreter.interpreter_builder.options, debug=True, sanitize_overflow=True
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -113,3 +114,32 @@ def test_probabilities_are_between_0_and_1():
     good = task.replace(support_y=y.clamp(max=1), query_y=y.clamp(max=1))
     with pytest.raises(TaskError, match="task 'odd' has targets outside 0 … 1"):
         tlx.linearize(learner, [good, task]).losses()
+
+
+@pytest.mark.parametrize("name", ["mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("outputs", [(), (3,)])
+def test_targets_of_another_shape_than_the_outputs_are_named(name, outputs):
+    task = tlx.Task(
+        torch.rand(5, 3), torch.rand(5, *outputs), torch.rand(4, 3), torch.rand(4, *outputs), "odd"
+    )
+    learner = tlx.MAML(tlx.models.mlp(3, 4, 2, seed=0), 0.1, loss=name)
+    shapes = f"outputs are of shape (5, 2), and the targets of shape {(5, *outputs)}"
+    for call in (tlx.linearize, tlx.evaluate):
+        with pytest.raises(LearnerError, match=f"task 'odd': the model's {re.escape(shapes)}"):
+            call(learner, tlx.TaskSet([task]))
+
+
+@pytest.mark.parametrize(
+    "call", [tlx.evaluate, partial(tlx.meta_train, steps=2, batch_size=2, progress=False)]
+)
+def test_so_are_those_of_a_later_task(call):
+    def of(outputs, name):
+        return tlx.Task(
+            torch.rand(5, 3), torch.rand(5, outputs), torch.rand(4, 3), torch.rand(4, outputs), name
+        )
+
+    params = torch.rand(3, 2, requires_grad=True)
+    learner = tlx.FunctionLearner(lambda params, x, y, q: q @ params, params, loss="mse")
+    shapes = "outputs are of shape (4, 2), and the targets of shape (4, 3)"
+    with pytest.raises(LearnerError, match=f"task 'odd': the model's {re.escape(shapes)}"):
+        call(learner, tlx.TaskSet([of(2, "even"), of(3, "odd")]))

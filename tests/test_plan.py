@@ -52,6 +52,13 @@ def work():
     return TaskWork.of(maml(), few()[0])
 
 
+def test_a_learner_in_another_dtype_than_its_tasks():
+    learner = maml()
+    single = TaskWork.of(learner, few()[0])
+    learner.body.template.double()
+    assert TaskWork.of(learner, few()[0]) == single
+
+
 def phases(tasks=3, tests=2, rates=RATES, **job):
     made = work()
     return Phases(Job(tasks, tests, made, rows_per_task=2, **job), rates, Counted(made, rates))

@@ -20,22 +20,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import TlxError
+from .errors import BackendError, TlxError
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among the `size` of its job; one of one unless torch.distributed is set up."""
+    """This process among the `size` of its job; one of one unless torch.distributed is set up.
+
+    carries   the kinds of devices that the group has a backend for; none without a group
+
+    Names, counts and what a store has lie on the CPU, and the rest on the learner's device. What the group does not
+    carry goes by a copy on a device that it does, the current one of its kind. A group of one sends to itself.
+    """
 
     rank: int = 0
     size: int = 1
+    carries: tuple[str, ...] = ()
 
     @classmethod
     def current(cls) -> World:
         """The process group that is set up, if there is one."""
-        if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size())
-        return cls()
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        kinds = tuple(pair.partition(":")[0] for pair in dist.get_backend_config().split(","))
+        return cls(dist.get_rank(), dist.get_world_size(), kinds)
 
     @property
     def leads(self) -> bool:
@@ -48,13 +56,14 @@ class World:
 
     def sum(self, x: Tensor) -> Tensor:
         """Σ over processes, in place. In one order, so that it is the same every time for a number of processes."""
-        if self.size > 1:
-            dist.all_reduce(x)
+        if self.carries:
+            dist.all_reduce(sent := self._sendable(x))
+            x.copy_(sent)
         return x
 
     def cat(self, x: Tensor) -> Tensor:
         """The processes' tensors [m_rank, …], joined in the order of ranks: [Σ m, …]."""
-        if self.size == 1:
+        if not self.carries:
             return x
         lengths = [int(n) for n in self._equal(torch.tensor([len(x)], device=x.device))]
         # as bytes: not every backend knows every dtype
@@ -70,68 +79,94 @@ class World:
 
         mine   each process's columns
         """
-        if self.size == 1:
+        if not self.carries:
             return x[:, mine[0]]
         lengths = [int(n) for n in self._equal(torch.tensor([len(x)], device=x.device))]
         width = mine[self.rank].stop - mine[self.rank].start
-        sent = [x[:, columns].reshape(-1) for columns in mine]
-        received = x.new_empty(sum(lengths) * width)
-        dist.all_to_all_single(
-            received, torch.cat(sent), [n * width for n in lengths], [part.numel() for part in sent]
-        )
-        return received.view(-1, width)
+        parts = [x[:, columns].reshape(-1) for columns in mine]
+        sent = self._sendable(torch.cat(parts))
+        received = sent.new_empty(sum(lengths) * width)
+        dist.all_to_all_single(received, sent, [n * width for n in lengths], [part.numel() for part in parts])
+        return received.view(sum(lengths), width).to(x.device)
 
     def items(self, items: list[Any]) -> list[Any]:
         """The processes' lists of JSON values, joined in the order of ranks."""
-        if self.size == 1:
+        if not self.carries:
             return items
         lines = "".join(json.dumps(item) + "\n" for item in items).encode()
         joined = self.cat(torch.frombuffer(bytearray(lines), dtype=torch.uint8) if lines else _NOTHING)
         return [json.loads(line) for line in bytes(joined.numpy()).splitlines()]
 
     def shared(self, tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        """The tensors that the leading process has, for all; None from the others."""
-        if self.size == 1:
+        """The tensors that the leading process has on the CPU, for all; None from the others."""
+        if not self.carries:
             return tensors
-        mine = [[name, str(t.dtype), list(t.shape)] for name, t in tensors.items()] if self.leads else []
+        listed = [[name, str(t.dtype), list(t.shape)] for name, t in tensors.items()] if self.leads else []
         made = {}
-        for name, dtype, shape in self.items(mine):
+        for name, dtype, shape in self.items(listed):
             dtype = getattr(torch, dtype.removeprefix("torch."))
-            made[name] = tensors[name].contiguous() if self.leads else torch.empty(shape, dtype=dtype)
-            dist.broadcast(made[name], 0)
+            mine = tensors[name].contiguous() if self.leads else torch.empty(shape, dtype=dtype)
+            dist.broadcast(sent := self._sendable(mine), 0)
+            made[name] = sent.cpu()
         return made
 
     def barrier(self) -> None:
         """Wait until all have come here."""
-        if self.size > 1:
+        if self.carries:
             dist.barrier()
 
     def _equal(self, x: Tensor) -> list[Tensor]:
-        parts = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(parts, x)
-        return parts
+        sent = self._sendable(x)
+        parts = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(parts, sent)
+        return [part.to(x.device) for part in parts]
+
+    def _sendable(self, x: Tensor) -> Tensor:
+        """x, or a copy of it on a device that the group carries."""
+        return x if x.device.type in self.carries else x.to(self.carries[0])
 
 
 _NOTHING = torch.empty(0, dtype=torch.uint8)
 
 
+def local_device(name: str) -> str:
+    """Under torchrun, for "cuda" the device of this process's number on its machine; else what is named.
+
+    Raises BackendError where one CUDA device is named for several processes, which nccl does not join.
+    """
+    if "WORLD_SIZE" not in os.environ or not name.startswith("cuda"):
+        return name
+    if name == "cuda":
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if (processes := int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > 1:
+        raise BackendError(
+            f"device {name!r} is a single one for {processes} processes on this machine; name 'cuda', and each takes "
+            "the one of its number"
+        )
+    return name
+
+
 @contextmanager
 def joined(device: str = "cpu") -> Iterator[World]:
-    """Join the job that torchrun started this process for, if it did: gloo on the CPU, nccl on CUDA devices."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Join the job that torchrun started this process for, if it did: by gloo, and for CUDA devices by nccl as well.
+
+    device   "cuda" for the device of this process's number on its machine, which becomes the current one
+    """
+    if "WORLD_SIZE" not in os.environ:
         yield World()
         return
     if not dist.is_available():
         raise TlxError("this torch has no torch.distributed; run without torchrun")
-    backend = "nccl" if device.startswith("cuda") else "gloo"
+    where, group = torch.device(local_device(device)), {"backend": "gloo"}
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+        group = {"backend": "cpu:gloo,cuda:nccl", "device_id": where}
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         # one machine: torchrun's store outlives its workers, and would tell restarted ones where killed ones listened
         store, rank, size = next(dist.rendezvous("env://"))
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"attempt {attempt}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-    else:
-        dist.init_process_group(backend)
+        group |= {"store": dist.PrefixStore(f"attempt {attempt}", store), "rank": rank, "world_size": size}
+    dist.init_process_group(**group)
     try:
         yield World.current()
         dist.barrier()  # none leaves while another still needs it

@@ -26,7 +26,7 @@ from .compression import Compression
 from .curvature import Curvature
 from .data.spec import TaskSpec
 from .diagnosis import diagnosis_of
-from .distributed import joined
+from .distributed import joined, local_device
 from .errors import BackendError, CheckpointError, InfluenceWarning, LearnerError
 from .files import write_json
 from .influence import TaskInfluence
@@ -253,7 +253,8 @@ def require_writable(out: Path) -> None:
 
 
 def open_device(name: str) -> torch.device:
-    """The device, or one sentence on why there is none."""
+    """The device, of this process where torchrun started several, or one sentence on why there is none."""
+    name = local_device(name)
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

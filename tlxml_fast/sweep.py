@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from .errors import TlxError
@@ -70,5 +69,7 @@ def _ranks(scores: Scores) -> Tensor:
     values = scores.values if scores.values.ndim == 2 else scores.values.nanmean(1)
     if values.shape[1] < 2:
         raise TlxError("the ranks of fewer than two training tasks cannot change")
+    from scipy.stats import rankdata  # here, because importing it takes a noticeable part of a second
+
     ranks = torch.from_numpy(np.asarray(rankdata(values.numpy(), axis=1)))
     return torch.nn.functional.normalize(ranks - ranks.mean(1, keepdim=True), dim=1)

@@ -54,8 +54,8 @@ def evaluate(learner: Learner, tasks: TaskSet, progress: bool = False) -> Evalua
     omega = {name: p.detach() for name, p in learner.parameters().items()}
 
     def judge(task: Task) -> tuple[float, float]:
-        logits, y = _forward(learner, omega, task)
-        loss = float(learner.loss(logits, y))
+        logits, y, loss = _forward(learner, omega, task)
+        loss = float(loss)
         if not np.isfinite(loss):
             raise TaskError(f"the loss of task {task.label!r} is {loss}")
         hits = float("nan") if task.regression else float((logits.argmax(-1) == y).double().mean())
@@ -191,8 +191,7 @@ def _step(
 
     @torch.enable_grad()
     def loss_and_gradient(task: Task) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        logits, y = _forward(learner, parameters, task)
-        loss = learner.loss(logits, y)
+        _, _, loss = _forward(learner, parameters, task)
         return loss.detach(), torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
 
     def by_engine(task: Task) -> tuple[Tensor, list[Tensor]]:
@@ -226,12 +225,16 @@ def _native_gradient(trained: Learner, learner: Learner) -> MetaGradient | None:
         return None
 
 
-def _forward(learner: Learner, omega: dict[str, Tensor], task: Task) -> tuple[Tensor, Tensor]:
-    """Query logits and query labels of one task, in ω's dtype and on its device."""
+def _forward(learner: Learner, omega: dict[str, Tensor], task: Task) -> tuple[Tensor, Tensor, Tensor]:
+    """Query logits, query labels and the loss of one task, in ω's dtype and on its device."""
     _need_labels(task)
     like = next(iter(omega.values()))
-    logits = learner.query_logits(omega, Episode.of(task, like.dtype, like.device), task.ways)
-    return logits, task.query_y.to(like.device, like.dtype if task.regression else torch.int64)
+    y = task.query_y.to(like.device, like.dtype if task.regression else torch.int64)
+    try:
+        logits = learner.query_logits(omega, Episode.of(task, like.dtype, like.device), task.ways)
+        return logits, y, learner.loss(logits, y)
+    except LearnerError as error:
+        raise LearnerError(f"task {task.label!r}: {error}") from None
 
 
 def _need_labels(task: Task) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -36,20 +37,32 @@ def tasks(count: int, seed: int) -> tlx.TaskSet:
     return tlx.TaskSet(one(i) for i in range(count))
 
 
-def run(kind: str, count: int = 11) -> tlx.Scores:
+def run(kind: str, count: int = 11, device: str = "cpu", store: Path | None = None) -> tlx.Scores:
     """Scores of 4 test tasks by so many training tasks."""
     curvature, inverse = INVERSES[kind]
     torch.manual_seed(0)
-    learner = tlx.MAML(tlx.models.mlp(5, 4, 2, seed=0).double(), inner_lr=0.1)
+    learner = tlx.MAML(tlx.models.mlp(5, 4, 2, seed=0).double().to(device), inner_lr=0.1)
     compression = tlx.SJLT(16) if kind == "compressed" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tlx.InfluenceWarning)
-        made = tlx.TaskInfluence(learner, curvature, inverse(), compression=compression)
+        made = tlx.TaskInfluence(learner, curvature, inverse(), compression=compression, store=store)
         scores = made.fit(tasks(count, 0)).scores(tasks(4, 1))
         assert scores.values.shape == (4, count)
         if kind != "compressed":
             scores.info["meta"] = made.meta(count - 1).tolist()
     return scores
+
+
+def agree(kind: str, values: torch.Tensor, meta: list[float] | None, alone: tlx.Scores) -> None:
+    """To rounding; what is compressed is kept in float32."""
+    rtol = 1e-3 if kind == "compressed" else 1e-9
+    torch.testing.assert_close(
+        values, alone.values, rtol=rtol, atol=rtol * 1e-3, msg=lambda m: f"{kind}: {m}"
+    )
+    if meta is not None:
+        torch.testing.assert_close(
+            *(torch.tensor(m, dtype=torch.float64) for m in (meta, alone.info["meta"]))
+        )
 
 
 if __name__ == "__main__":

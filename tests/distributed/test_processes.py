@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from job import INVERSES, run
+from job import INVERSES, agree, run
 
 JOB = Path(__file__).with_name("job.py")
 
@@ -37,16 +37,7 @@ def test_several_processes_agree_with_one(processes, count, tmp_path):
     found = launched(processes, ",".join(INVERSES), tmp_path / "found.json", count)
     for kind in INVERSES:
         values, meta = found[kind]
-        alone = run(kind, count)
-        rtol = 1e-3 if kind == "compressed" else 1e-9  # that keeps float32
-        got = torch.tensor(values, dtype=torch.float64)
-        torch.testing.assert_close(
-            got, alone.values, rtol=rtol, atol=rtol * 1e-3, msg=lambda m, k=kind: f"{k}: {m}"
-        )
-        if meta is not None:
-            torch.testing.assert_close(
-                *(torch.tensor(m, dtype=torch.float64) for m in (meta, alone.info["meta"]))
-            )
+        agree(kind, torch.tensor(values, dtype=torch.float64), meta, run(kind, count))
 
 
 @pytest.mark.slow

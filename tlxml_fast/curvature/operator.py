@@ -75,10 +75,11 @@ class CurvatureOperator:
         return replace(self, curvature=curvature, decisions=[])
 
     def factored(self, name: str, compute: Callable[[], Tensors]) -> Tensors:
-        """What `compute` makes of the matrix, kept where there is a store; all processes call it."""
+        """What `compute` makes of the matrix, kept where there is a store; on its device. All processes call it."""
         made_of = hashlib.sha256(self.decay.cpu().numpy()).hexdigest()
         depends = {**self._described, "weight decay": made_of}
-        return self.kept.whole(f"{name}-{digest(depends)}", depends, lambda: (compute(), {}))[0]
+        found, _ = self.kept.whole(f"{name}-{digest(depends)}", depends, lambda: (compute(), {}))
+        return {part: x.to(self.device) for part, x in found.items()}
 
     # ---- products and rows --------------------------------------------------------------------------
 

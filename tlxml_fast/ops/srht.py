@@ -110,10 +110,13 @@ def srht_rows(q: int, dimension: int, seed: int) -> Tensor:
     return torch.from_numpy(drawn[np.lexsort((drawn, drawn % BLOCK))])
 
 
-@torch.compiler.assume_constant_result
 def _constant_rows(q: int, dimension: int, seed: int) -> Tensor:
     """The rows, for torch.compile a constant."""
     return srht_rows(q, dimension, seed)
+
+
+# all that torch.compiler.assume_constant_result does, which imports the compiler: a second
+_constant_rows._dynamo_marked_constant = True
 
 
 def distinct(count: int, N: int, seed: int) -> np.ndarray:

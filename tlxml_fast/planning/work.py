@@ -50,7 +50,7 @@ def multiply_adds(module: nn.Module, x: Tensor) -> list[int]:
         m.register_forward_hook(count) for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))
     ]
     with torch.no_grad():
-        module(x)
+        module(x.to(next(module.parameters())))
     for hook in hooks:
         hook.remove()
     return found
@@ -81,7 +81,7 @@ class TaskWork:
     def of(cls, learner: Learner, task: Task) -> TaskWork:
         """By the layers of the learner's module."""
         q = sum(p.numel() for p in learner.parameters().values())
-        passes = Passes.of(multiply_adds(learner.body.template, task.support_x[:2].float()))
+        passes = Passes.of(multiply_adds(learner.body.template, task.support_x[:2]))
         support, query, steps = len(task.support_x), len(task.query_x), 0
         if isinstance(learner, MAML):
             steps = learner.inner_steps
