@@ -58,7 +58,7 @@ def launches() -> Iterator[Launch]:
     tile, K, S, n, D, C = proto.TILES[0], 2, 16, 32, 32, 8
     blocks, options = tile[:3], {"num_warps": tile.warps, "num_stages": 1}
     yield Launch("proto_gn/class_means", (f, i64, f, f, f, S, D, C, True, *blocks), (1, 2, 1), options)
-    yield Launch("proto_gn/tangents", (*[f] * 6, None, *[f] * 4, K, S, n, D, C, True, False, *blocks), (2, 1, 1), options)
+    yield Launch("proto_gn/tangents", (*[f] * 11, K, S, n, D, C, True, True, *blocks), (2, 1, 1), options)
 
 
 def prove(launch: Launch, folder: Path) -> dict[str, Any]:
