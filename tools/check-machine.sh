@@ -17,7 +17,7 @@ command -v "$python" >/dev/null || fail "$python is not installed; Python 3.10 t
 command -v "$cxx" >/dev/null || command -v c++ >/dev/null || command -v g++ >/dev/null ||
     command -v clang++ >/dev/null || fail "no C++ compiler is installed (Debian: apt install g++)"
 if command -v nvcc >/dev/null; then
-    echo "nvcc is here: CUDA sources are built with it (there are none yet)"
+    echo "nvcc is here: csrc/cuda is built with it"
 else
     echo "nvcc is not here: the CPU kernels are built, and no CUDA ones"
 fi

@@ -50,12 +50,12 @@ def dattri_attributor(influence: TaskInfluence) -> BaseAttributor:
 
         def cache(self, full_train_dataloader: Tasks) -> None:
             """Fit to these training tasks."""
-            influence.fit(_tasks(full_train_dataloader))
+            influence.fit(tasks_of(full_train_dataloader))
 
         def attribute(self, train_dataloader: Tasks, test_dataloader: Tasks) -> Tensor:
             """−I_perf of the training tasks given, [n_train, n_test]; those not cached are scored as if added."""
             return helpfulness(
-                influence.scores(_tasks(test_dataloader), _tasks(train_dataloader))
+                influence.scores(tasks_of(test_dataloader), tasks_of(train_dataloader))
             ).mT.contiguous()
 
     return TaskAttributor()
@@ -81,7 +81,7 @@ def captum_influence(influence: TaskInfluence) -> DataInfluence:
             self, inputs: Tasks, k: int | None = None, proponents: bool = True, **options: Any
         ) -> Tensor | MostInfluential:
             """−I_perf, [n_test, n_train]; with k, the k most helpful training tasks, or the most harmful."""
-            scores = influence.scores(_tasks(inputs), **options)
+            scores = influence.scores(tasks_of(inputs), **options)
             if k is None:
                 return helpfulness(scores)
             indices = (scores.helpful(k) if proponents else scores.harmful(k)).indices
@@ -89,7 +89,7 @@ def captum_influence(influence: TaskInfluence) -> DataInfluence:
 
         def self_influence(self, inputs: Tasks) -> Tensor:
             """−I_perf of every task on itself, [n]; tasks that were not fitted as if they were added."""
-            tasks = _tasks(inputs)
+            tasks = tasks_of(inputs)
             return helpfulness(influence.scores(tasks, tasks)).diagonal().clone()
 
     return CaptumInfluence()
@@ -100,7 +100,7 @@ def helpfulness(scores: Scores) -> Tensor:
     return scores.values if scores.larger_is_better else -scores.values
 
 
-def _tasks(given: Any) -> TaskSet:
+def tasks_of(given: Any) -> TaskSet:
     """Tasks, or batches of tasks as a data loader with `collate_fn=list` gives them."""
     if isinstance(given, TaskSet):
         return given
