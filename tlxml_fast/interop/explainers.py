@@ -26,8 +26,8 @@ def quanda_explainer(influence: TaskInfluence, train: Tasks, test: Tasks) -> Exp
     """A quanda `Explainer` of an influence that is fitted to `train`: −I_perf, [n_test, n_train].
 
     `explain(explainer.test_data)` explains the test tasks, whose groups' numbers are `explainer.test_targets`, and
-    `self_influence()` the training tasks by themselves. Metrics take these and `explainer.train_dataset`; one that runs a
-    model on examples itself cannot take places for them.
+    `self_influence()` the training tasks by themselves. Metrics take these and `explainer.train_dataset`; one that runs
+    a model on examples itself cannot take places for them.
 
     Raises TlxError without quanda, and TaskError for a place where there is no task.
     """
