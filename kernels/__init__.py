@@ -2,7 +2,8 @@
 
 A launcher has the name and the arguments of the op's kernel in csrc/ops.h, with tensors for pointers: contiguous
 inputs, outputs that it alone writes. (`stacked_mm` has a precision besides. A device's only are the products of
-`convolution`, whose arguments ops/convolution.py has, and the two halves of `proto_gn`.) Where TRITON_INTERPRET=1,
+`convolution`, whose arguments ops/convolution.py has, and the two halves of `proto_gn`. Sums of `norm_act_pool` come in
+parts, [T, P, 2, K, C].) Where TRITON_INTERPRET=1,
 Triton's interpreter runs the same kernels on the CPU's tensors.
 """
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
+import weakref
+from contextlib import nullcontext
 from copy import deepcopy
+from importlib import import_module
 
 import pytest
 import torch
 from torch import nn
 
 import tlxml_fast as tlx
+from tlxml_fast.learners import Episode
+from tlxml_fast.linearize.batch import Batch
 from tlxml_fast.linearize.chunk import Chunk
+from tlxml_fast.linearize.feed import Feed
 from tlxml_fast.models import mlp
 from tlxml_fast.ops._triton import INTERPRETED
 
@@ -234,6 +241,71 @@ def test_prefetched_tasks_give_the_same(kind):
     with pytest.warns(tlx.FallbackWarning, match="going on with 1 task"):
         fed._halve()
     near(fed.gnvp(V), plain.gnvp(V))
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="stands in for a device's streams and graphs")
+def test_graphs_hold_what_they_read(monkeypatch):
+    """Other blocks come and go between recording and replay, and memory may run out."""
+
+    class Recorded:
+        def __init__(self, function, *inputs):
+            function(*inputs)
+
+        def __call__(self, *inputs):
+            return inputs[0]
+
+    monkeypatch.setattr(import_module("tlxml_fast.linearize.device"), "Replay", Recorded)
+    lin = tlx.linearize(learner("ProtoNet"), tasks(3), backend="triton")
+    lin.graphs = True
+    V = vectors(1, lin.q)
+    lin.gnvp(V)
+    read = weakref.ref(lin._latest[1])
+    lin.jvp_block(slice(1, 2), V)
+    lin.release()
+    gc.collect()
+    assert read() is not None
+    with pytest.warns(tlx.FallbackWarning, match="going on with"):
+        lin._halve()
+    gc.collect()
+    assert read() is None
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="stands in for a device's streams and graphs")
+def test_the_block_that_follows_is_under_way(monkeypatch):
+    """Also after the last, which may be smaller; one block alone is not copied twice."""
+
+    class Stream:
+        def __init__(self, *device):
+            pass
+
+        def record_event(self):
+            return None
+
+        def wait_event(self, event):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, stream: None)
+    started = []
+
+    class Noted(Feed):
+        def _start(self, block):
+            started.append((block.start, block.stop))
+            super()._start(block)
+
+    episodes = [Episode.of(task, torch.float64, torch.device("cpu")) for task in tasks(5)]
+    feed = Noted(episodes, torch.device("cpu"))
+    for block in 2 * [slice(0, 2), slice(2, 4), slice(4, 5)]:
+        batch, want = feed(block), Batch(episodes[block])
+        for name in ("support_x", "support_y", "query_x"):
+            assert torch.equal(getattr(batch, name), getattr(want, name))
+    assert started == 2 * [(0, 2), (2, 4), (4, 5)] + [(0, 2)]
+    alone = Noted(episodes, torch.device("cpu"))
+    alone(slice(0, 5))
+    assert started[7:] == [(0, 5)]
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="launches are counted in the interpreter")

@@ -132,7 +132,8 @@ def test_targets_of_another_shape_than_the_outputs_are_named(name, outputs):
 @pytest.mark.parametrize(
     "call", [tlx.evaluate, partial(tlx.meta_train, steps=2, batch_size=2, progress=False)]
 )
-def test_so_are_those_of_a_later_task(call):
+@pytest.mark.parametrize("engine", [False, True])
+def test_so_are_those_of_a_later_task(call, engine):
     def of(outputs, name):
         return tlx.Task(
             torch.rand(5, 3), torch.rand(5, outputs), torch.rand(4, 3), torch.rand(4, outputs), name
@@ -140,6 +141,10 @@ def test_so_are_those_of_a_later_task(call):
 
     params = torch.rand(3, 2, requires_grad=True)
     learner = tlx.FunctionLearner(lambda params, x, y, q: q @ params, params, loss="mse")
-    shapes = "outputs are of shape (4, 2), and the targets of shape (4, 3)"
+    n = 4
+    if engine:  # which adapts to the support set first
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GroupNorm(2, 4), torch.nn.Linear(4, 2))
+        learner, n = tlx.MAML(net, 0.1, loss="mse"), 5
+    shapes = f"outputs are of shape ({n}, 2), and the targets of shape ({n}, 3)"
     with pytest.raises(LearnerError, match=f"task 'odd': the model's {re.escape(shapes)}"):
         call(learner, tlx.TaskSet([of(2, "even"), of(3, "odd")]))

@@ -73,6 +73,33 @@ class TorchmetaModel(nn.Module):
         return self.head(self.body(x).tanh())
 
 
+class MetaLinear(nn.Linear):
+    """As torchmeta's layers, which are not torch's own and take parameters in their place."""
+
+    def meta_named_parameters(self, prefix="", recurse=True):
+        return self.named_parameters(prefix, recurse)
+
+    def forward(self, x, params=None):
+        params = dict(self.named_parameters()) if params is None else params
+        return nn.functional.linear(x, params["weight"], params.get("bias"))
+
+
+class MetaSequential(nn.Sequential):
+    """As torchmeta's."""
+
+    def meta_named_parameters(self, prefix="", recurse=True):
+        return self.named_parameters(prefix, recurse)
+
+    def get_subdict(self, params, key=None):
+        return None if params is None else {k.removeprefix(f"{key}."): v for k, v in params.items()}
+
+    def forward(self, x, params=None):
+        for name, module in self._modules.items():
+            meta = hasattr(module, "meta_named_parameters")
+            x = module(x, params=self.get_subdict(params, name)) if meta else module(x)
+        return x
+
+
 class FewShotClassifier(nn.Module):
     """As easyfsl's base."""
 
@@ -151,6 +178,15 @@ def test_torchmeta_adapts_its_meta_parameters():
     learner = parse_learner(TorchmetaModel(), inner_lr=0.1, inner_steps=1)
     assert learner.adapted == ("head.weight", "head.bias")
     assert len(learner.parameters()) == 4
+
+
+def test_torchmetas_layers_go_through_the_engine():
+    net = MetaSequential(MetaLinear(4, 5), nn.ReLU(), MetaSequential(MetaLinear(5, 3))).double()
+    learner = parse_learner(net, inner_lr=0.1, inner_steps=1)
+    reference = tlx.linearize(learner, [task()], "reference")
+    ours = tlx.linearize(learner, [task()], "native", strict=True)
+    V = torch.eye(ours.q, dtype=torch.float64)
+    torch.testing.assert_close(ours.gnvp(V), reference.gnvp(V))
 
 
 @pytest.mark.parametrize("centre", [None, torch.linspace(-1, 1, 3, dtype=torch.float64)])

@@ -152,7 +152,7 @@ def joined(device: str = "cpu") -> Iterator[World]:
 
     device   "cuda" for the device of this process's number on its machine, which becomes the current one
     """
-    if "WORLD_SIZE" not in os.environ:
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:  # torchrun sets both
         yield World()
         return
     if not dist.is_available():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,10 +92,11 @@ class Scores:
         The certificate is `info["certificate"]`. Raises TlxError if there are not as many scores as pairs of tasks.
         """
         values, certificate = scored
+        residuals = [float(residual) for residual in certificate.residuals]
         described = {
             **certificate.details,
-            "residuals": list(certificate.residuals),
-            "worst_residual": max(certificate.residuals),
+            "residuals": residuals,
+            "worst_residual": float(np.max(residuals, initial=0.0)),  # NaN if one is
             "damping": certificate.damping,
             "converged": certificate.converged,
         }

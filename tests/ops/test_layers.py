@@ -49,6 +49,12 @@ def test_sums_in_parts(parts):
     for name in ("norm_act_pool_jvp", "norm_act_pool_vjp"):
         function, reference, arguments = calls[name]
         assert_near(function(*arguments), reference(*arguments), torch.float64)
+    function, reference, (p, gy, gx, gaffine, dgy, dx, chosen, moments, *affine) = calls["norm_act_pool_hvp"]
+    shares = torch.arange(1.0, parts + 1, dtype=torch.float64)[None, :, None, None, None]
+    shares = shares / shares.sum()
+    given = (p, gy, gx, gaffine * shares, dgy, dx, chosen, moments * shares.flip(1)[:, :3], *affine)
+    for g, w in zip(function(*given), reference(*given), strict=True):
+        assert_near(g, w, torch.float64)
 
 
 @needs_native

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from threading import Lock
 
 import torch
 from torch import Tensor
 
 from ..linearize import Linearization
 from .sketch import Draws, direction
-
-# torch's forward mode has one level for all threads.
-FORWARD = Lock()
 
 
 def lanczos(lin: Linearization, block: slice, s: int, draws: Sequence[Draws]) -> Tensor:
@@ -25,8 +20,9 @@ def lanczos(lin: Linearization, block: slice, s: int, draws: Sequence[Draws]) ->
     method make the most from this space: what a task does to its own score is nearly right. The first row is the
     gradient to a factor.
 
-    Costs s pull-backs and e − 1 forward products, of which 2e − 1 are of one vector and follow one another: about twice
-    the time of s pull-backs at once.
+    Costs s pull-backs and e − 1 forward products, of which 2e − 1 are of one vector and follow one another: on the CPU
+    about twice the time of s pull-backs at once. On a device, where forward products go task by task and each makes its
+    forward pass again, it has not been timed.
 
     (Lanczos 1950; Saad, Iterative Methods for Sparse Linear Systems, 2003, chapter 6.)
     """
@@ -42,10 +38,7 @@ def lanczos(lin: Linearization, block: slice, s: int, draws: Sequence[Draws]) ->
 
     def push(rows: Tensor) -> Tensor:
         """R_t row_t of every task's own: [B, q] → [B, n·r]."""
-        with nullcontext() if lin.forward_side_by_side else FORWARD:
-            images = [
-                lin.jvp_block(slice(t, t + 1), row[None])[0, 0] for t, row in enumerate(rows, block.start)
-            ]
+        images = [lin.jvp_block(slice(t, t + 1), row[None])[0, 0] for t, row in enumerate(rows, block.start)]
         return torch.einsum("tmcr,tmc->tmr", B, torch.stack(images).cpu().double()).flatten(1)
 
     e = s // 2

@@ -93,8 +93,13 @@ def linearize(
     if precision != "fp32" and report.backend != "triton":
         raise BackendError(f"precision={precision!r} is for CUDA devices; the {report.backend} backend runs")
     for name, asked in (("graphs", graphs), ("prefetch", prefetch)):
-        if asked and device.type != "cuda":
-            raise BackendError(f"{name}=True is for CUDA devices; the parameters are on {device}")
+        if asked and (device.type != "cuda" or report.backend != "triton"):
+            there = (
+                f"the parameters are on {device}"
+                if device.type != "cuda"
+                else f"the {report.backend} backend runs"
+            )
+            raise BackendError(f"{name}=True is for CUDA devices; {there}")
     if report.backend == "reference":
         if strict and backend != "reference":
             raise BackendError(f"strict=True, and the engine cannot run: {report.reason}")
@@ -109,7 +114,7 @@ def linearize(
             ("precision", precision, "fp32"), ("graphs", graphs, False), ("prefetch", prefetch, False)
         ) if value != plain]  # fmt: skip
         if unused:
-            reason += f"; {' and '.join(unused)} is not used"
+            reason += f"; {' and '.join(unused)} {'are' if unused[1:] else 'is'} not used"
     if strict:
         raise BackendError(reason)
     if backend != "auto":

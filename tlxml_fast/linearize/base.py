@@ -170,6 +170,9 @@ class Linearization(ABC):
     def prepare(self) -> None:  # noqa: B027
         """Make what blocks share, before they run side by side."""
 
+    def release(self) -> None:  # noqa: B027
+        """Give up what is held for the next call on the same tasks, where others come before."""
+
     # ---- all tasks ----------------------------------------------------------------------------------
 
     @property

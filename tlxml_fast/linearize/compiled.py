@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..errors import TlxError
+from ..errors import LearnerError, TlxError
 from ..learners import MAML, Episode, Learner, ProtoNet
 from ..memory import keep_freed_memory, share
 from ..ops._dispatch import backend_of, why_not
@@ -213,7 +213,7 @@ class MetaGradient:
         y = task.query_y.to(self.device, self.dtype if task.regression else torch.int64)[None]
         try:
             logits, gradients = self.passes(task.ways).gradients(omega, Batch([episode]), y)
-        except RuntimeError:
+        except (RuntimeError, LearnerError):
             self.learner.check(task)  # which says in words what does not fit
             raise
         return self.learner.loss(logits[0], y[0]), gradients[0]

@@ -107,8 +107,15 @@ class DeviceLinearization(CompiledLinearization):
         return self._replayed("hvp", super().hvp_block, block, V, weights)
 
     @cached_property
-    def _replays(self) -> dict[tuple[object, ...], Replay]:
+    def _replays(self) -> dict[tuple[object, ...], tuple[Replay, Batch]]:
+        """With the batch that each reads, and what passes keep of it."""
         return {}
+
+    def release(self) -> None:
+        """The block that was worked on last, and what passes kept of it; what graphs read stays."""
+        self._latest = None
+        if self.feed is not None:
+            self.feed.release()
 
     def _replayed(self, name: str, product: Callable[..., Tensor], block: slice, *inputs: Tensor) -> Tensor:
         """The product of a block; of the only one, where graphs are asked for, by its graph."""
@@ -116,8 +123,9 @@ class DeviceLinearization(CompiledLinearization):
             return product(block, *inputs)
         key = (name, *(x.shape for x in inputs))
         if key not in self._replays:
-            self._replays[key] = Replay(lambda *given: product(block, *given), *inputs)
-        return self._replays[key](*inputs)
+            self._replays[key] = Replay(lambda *given: product(block, *given), *inputs), self._batch(block)
+        replay, _ = self._replays[key]
+        return replay(*inputs)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -167,7 +175,8 @@ class DeviceLinearization(CompiledLinearization):
             start = block.stop
 
     def _halve(self) -> None:
-        self._latest = None
+        self.release()
+        self._replays.clear()
         self.chunk.halve()
         self.report.decisions["chunk"] = f"{self.chunk}: {self.chunk.why}"
         if self.device.type == "cuda":

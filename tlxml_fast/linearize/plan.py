@@ -131,11 +131,24 @@ def plan(module: nn.Module, batch_norm: str) -> Plan:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            graph = fx.Tracer().trace(module)
+            graph = _Tracer().trace(module, {"params": None} if _is_meta(module) else None)
         except Exception as error:  # whatever a forward may raise when it is traced
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Unsupported(f"torch.fx cannot trace its forward ({reason})") from None
     return _Builder(module, batch_norm).build(graph)
+
+
+def _is_meta(module: nn.Module) -> bool:
+    """Whether it is torchmeta's, whose forward takes other parameters too, where they are given."""
+    return hasattr(module, "meta_named_parameters")
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, name: str) -> bool:
+        """torch's own layers, and torchmeta's that are one of them."""
+        return super().is_leaf_module(m, name) or (
+            _is_meta(m) and not MODULES.keys().isdisjoint(type(m).__mro__)
+        )
 
 
 class _Builder:
@@ -149,6 +162,11 @@ class _Builder:
         calls: list[tuple[Any, tuple[int, ...]]] = []
         output = None
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
+        for node in graph.nodes:
+            if (
+                getattr(node.target, "__name__", "") == "_assert_is_none"
+            ):  # fx's own, of an input that is not given
+                graph.erase_node(node)
         for node in inputs[1:]:
             if node.users:
                 raise Unsupported(f"its forward takes {len(inputs)} inputs")
@@ -192,7 +210,7 @@ class _Builder:
     def _module(self, name: str, m: nn.Module) -> Any:
         for kind in type(m).__mro__:
             reader = MODULES.get(kind)
-            if reader is not None and type(m).forward is kind.forward:
+            if reader is not None and (type(m).forward is kind.forward or _is_meta(m)):
                 return reader(self, name, m)
         raise Unsupported(f"{type(m).__name__} {name!r} is not a layer of a plan")
 

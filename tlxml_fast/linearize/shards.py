@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from weakref import ref
 
 from .. import memory
 from ..distributed import World
@@ -49,6 +50,9 @@ class Shards:
 
     def __post_init__(self) -> None:
         self._kept: dict[int, Buckets] = {}
+        self._latest: Callable[[], Buckets | None] = lambda: (
+            None
+        )  # those that are not kept go when nobody needs them
         self.room = int(KEPT * memory.available())
         self.first = self.buckets(self.mine[0] if self.mine else 0).linearizations[0]
         """A linearization like any other: ω, q, the dtype and the backend are those of all."""
@@ -80,9 +84,18 @@ class Shards:
         return range(i * self.size, min(len(self.tasks), (i + 1) * self.size))
 
     def buckets(self, i: int) -> Buckets:
-        """Shard i, linearized."""
-        if i in self._kept:
-            return self._kept[i]
+        """Shard i, linearized; the one asked for before gives up what it holds for a next call."""
+        made = self._kept.get(i)
+        latest = self._latest()
+        if latest is not None and latest is not made:
+            for lin in latest.linearizations:
+                lin.release()
+        if made is None:
+            made = self._made(i)
+        self._latest = ref(made)
+        return made
+
+    def _made(self, i: int) -> Buckets:
         where = self.positions(i)
         made = Buckets(self.learner, self.tasks[where.start : where.stop], self.linearize)
         size = sum(_bytes(task) for task in made.tasks)

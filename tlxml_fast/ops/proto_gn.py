@@ -137,7 +137,7 @@ class HeadProduct:
         T, _, K, D = dz.shape
         S, n = self.support.shape[1], self.query.shape[1]
         if self.primal is not None:
-            dz = dz.contiguous()
+            dz, weights = dz.contiguous(), weights.contiguous()
             gz = torch.empty_like(dz)
             launch(
                 "proto_gn_beside", self.query, self.primal, dz, gz, weights, T, K, S, n, self.ways, D,

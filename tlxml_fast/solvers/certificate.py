@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,8 +40,8 @@ class Certificate:
 
     @property
     def worst(self) -> float:
-        """The largest residual; 0 without right-hand sides."""
-        return max(self.residuals, default=0.0)
+        """The largest residual, NaN if one is; 0 without right-hand sides."""
+        return float(np.max(self.residuals, initial=0.0))
 
     def describe(self) -> dict[str, Any]:
         """JSON."""
