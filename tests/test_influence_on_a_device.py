@@ -82,9 +82,14 @@ def test_streamed_diagnosed_saved_and_reported(tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-def test_a_store_that_the_cpu_goes_on_with(tmp_path):
-    first = influence("MAML", DEVICE, "Gauss-Newton, Woodbury", store=tmp_path)[1]
-    near(influence("MAML", "cpu", "Gauss-Newton, Woodbury", store=tmp_path)[1].values, first.values)
+@pytest.mark.parametrize("way", ["Gauss-Newton, dense", "Fisher, Woodbury"])
+def test_a_store(tmp_path, way):
+    """Read again it gives the same; the CPU is not to go on with it."""
+    first = influence("MAML", DEVICE, way, store=tmp_path)[1]
+    near(first.values, influence("MAML", DEVICE, way)[1].values)
+    assert torch.equal(influence("MAML", DEVICE, way, store=tmp_path)[1].values, first.values)
+    with pytest.raises(tlx.StoreError, match="device"):
+        influence("MAML", "cpu", way, store=tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["MAML", "ProtoNet"])
