@@ -280,22 +280,9 @@ def _tangents(
 
 
 def proto_gn(
-    support: Tensor,
-    query: Tensor,
-    labels: Tensor,
-    dsupport: Tensor,
-    dquery: Tensor,
-    gsupport: Tensor,
-    gquery: Tensor,
-    T: int,
-    K: int,
-    S: int,
-    n: int,
-    C: int,
-    D: int,
-    distance: int,
-    scale: float,
-) -> None:
+    support: Tensor, query: Tensor, labels: Tensor, dsupport: Tensor, dquery: Tensor, gsupport: Tensor, gquery: Tensor,
+    T: int, K: int, S: int, n: int, C: int, D: int, distance: int, scale: float,
+) -> None:  # fmt: skip
     """(gsupport, gquery) = JᵀΛJ (dsupport, dquery): [T, K, S, D] and [T, K, n, D]."""
     primal = proto_gn_primal(support, query, labels, T, S, n, C, D, distance, scale)
     _launch(query, primal, (dsupport, dquery, gsupport, gquery), None, T, K, S, n, C, D, distance, False)
@@ -311,17 +298,8 @@ def proto_gn_beside(
 
 
 def proto_gn_primal(
-    support: Tensor,
-    query: Tensor,
-    labels: Tensor,
-    T: int,
-    S: int,
-    n: int,
-    C: int,
-    D: int,
-    distance: int,
-    scale: float,
-) -> Primal:
+    support: Tensor, query: Tensor, labels: Tensor, T: int, S: int, n: int, C: int, D: int, distance: int, scale: float
+) -> Primal:  # fmt: skip
     """What products at these embeddings share."""
     tile = _tile(C)
     blocks, options = tile[:3], all_registers({"num_warps": tile.warps, "num_stages": 1})
