@@ -257,8 +257,6 @@ class TaskInfluence:
         """`scores` by the fitted tasks, of more pairs than memory holds: only what is asked of them is computed."""
         self._require_fit()
         check_target(target, per_query)
-        if World.current().size > 1:
-            raise TlxError("scores are streamed by one process, and this is a job of several; use scores")
         if isinstance(self.curvature, Identity) and self.curvature.normalize:
             raise TlxError("cosines are not streamed; use scores")
         tests = self._tests = TaskSet(test_tasks)
@@ -268,9 +266,8 @@ class TaskInfluence:
         info = {**self.report, "certificate": solution.certificate and solution.certificate.describe()}
         directions = explained.per_task(solution.X).to(self._session.shards.first.dtype)
         in_fit = torch.ones(len(self._axis), dtype=torch.bool)
-        return StreamedScores(
-            directions, self._gradients.blocks, explained.axis, self._axis, in_fit, target, info
-        )
+        blocks, world = self._gradients.blocks, self._session.shards.world
+        return StreamedScores(directions, blocks, explained.axis, self._axis, in_fit, target, info, world)
 
     def damping_sweep(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .linearize.buckets import Buckets
@@ -16,6 +17,17 @@ from .linearize.shards import Shards
 Tensors = dict[str, Tensor]
 Compute = Callable[[Buckets], Tensors]
 Result = tuple[Tensors, dict[str, Any]]
+
+
+class Checkpoints:
+    """Where an iteration leaves its state, to go on from in another run; this one forgets."""
+
+    def latest(self) -> Tensors | None:
+        """The last state that was kept of the same iteration, its tensors the caller's own."""
+        return None
+
+    def offer(self, state: Callable[[], Tensors]) -> None:
+        """A state, made if it is time to keep one. The iteration goes on from it as it would have."""
 
 
 class Kept:
@@ -39,6 +51,26 @@ class Kept:
         All processes call it.
         """
         return compute()
+
+    def sum(
+        self,
+        depends: Mapping[str, Any],
+        shards: Shards,
+        total: Tensor,
+        add: Callable[[Buckets], None],
+        advance: Callable[[int], None],
+        *given: Tensor,
+    ) -> None:
+        """Have `add` add to `total` what each shard of this process makes of itself and of what is `given`, in order.
+
+        advance  told of tasks that are in a sum which was begun before
+        """
+        for buckets in shards:
+            add(buckets)
+
+    def checkpoints(self, name: str, depends: Mapping[str, Any], *given: Tensor) -> Checkpoints:
+        """Those of an iteration that hangs on what it `depends` on and on tensors given. All processes call it."""
+        return Checkpoints()
 
 
 class Results(Sequence[Tensors]):
@@ -78,3 +110,11 @@ class Column(Sequence[Tensor]):
 def digest(described: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of a JSON value: names what was made with these settings."""
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def hashed(*tensors: Tensor) -> str:
+    """SHA-256 of the bytes of tensors, one after another."""
+    made = hashlib.sha256()
+    for x in tensors:
+        made.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return made.hexdigest()

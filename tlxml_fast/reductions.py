@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .distributed import World
 from .errors import TlxError
 from .ops.topk import K_MAX, TopK, topk
 from .tiles import Tile, tiles
@@ -21,6 +22,9 @@ class Reduction(Protocol):
 
     def update(self, tile: Tile) -> None:
         """Take a tile in."""
+
+    def join(self, world: World) -> None:
+        """Of several processes, each of which took the tiles of its own columns: make it that of all, in all."""
 
 
 class Ends:
@@ -52,9 +56,18 @@ class Ends:
         topk(tile.values, self.k, first=tile.first, largest=False, into=self.smallest)
         topk(tile.values, self.k, first=tile.first, into=self.largest)
 
+    def join(self, world: World) -> None:
+        """The ends of all columns: the same bits as those of one process."""
+        for name, largest in (("smallest", False), ("largest", True)):
+            values, indices = getattr(self, name)
+            each = zip(*(world.cat(x).split(len(x)) for x in (values, indices)), strict=True)
+            setattr(self, name, merged([TopK(*part) for part in each], largest))
+
 
 class GroupSums:
     """S_iJ = Σ_{j∈J} I(i, j), float64, for every group J of columns: summed in their order, so the same for any tiles.
+
+    Of several processes it is the sum of theirs.
 
     member   [N] int64, the group of every column from the first on
     groups   their number
@@ -79,6 +92,10 @@ class GroupSums:
         # not a matrix product: 0·∞ would spread one task's infinite score to all groups
         member = self.member[at : at + tile.values.shape[1]].to(self.values.device)
         self.values.index_add_(1, member, tile.values.double())
+
+    def join(self, world: World) -> None:
+        """The processes' sums, added."""
+        world.sum(self.values)
 
 
 def reduce_tiles(X: Tensor, blocks: Iterable[Tensor], *reductions: Reduction, first: int = 0) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .distributed import World
 from .errors import TlxError
 from .gemm import library
 from .memory import require
@@ -44,6 +45,7 @@ class StreamedScores:
     blocks   the stored ∇L_j, [m_b, d] each, in the order of `train`; see `tiles.tiles` for dtypes. A sequence that maps
              a block when it is asked for, such as `TensorFiles`, is never all in memory
     test, train, in_fit, target, info   as of `Scores`; what is multiplied by what is added to info as "tiles"
+    world    the processes, each with the blocks of its own consecutive columns; all ask the same, and get the same
 
     Every method that needs scores passes over all blocks once: 2·n_test·n_train·d flops, and the bytes of the blocks.
     `ranked` finds both ends in one pass, which is remembered for any smaller k; `reduce` answers several questions in
@@ -59,6 +61,8 @@ class StreamedScores:
     in_fit: Tensor
     target: str = "loss"
     info: Mapping[str, Any] = field(default_factory=dict)
+    world: World = field(default_factory=World)
+    _first: int = field(default=0, init=False, repr=False)
     _found: list[Ends] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,17 +70,20 @@ class StreamedScores:
             raise TlxError(
                 f"solved directions of shape {tuple(self.solved.shape)} for {len(self.test)} test tasks"
             )
-        columns, dtypes = check_blocks(self._directions, self.blocks)
+        mine, dtypes = check_blocks(self._directions, self.blocks)
+        each = self.world.items([[mine, sorted(map(_name, dtypes))]])
+        columns = sum(count for count, _ in each)
         if not len(self.train) == len(self.in_fit) == columns:
             raise TlxError(
                 f"{columns} training gradients, {len(self.in_fit)} marks in in_fit and {len(self.train)} training tasks"
             )
         about = {
             "dtype": _name(self.solved.dtype),
-            "stored": sorted(map(_name, dtypes)),
+            "stored": sorted({name for _, names in each for name in names}),
             "product": library(self.solved.dtype, self.solved.device.type),
         }
         object.__setattr__(self, "info", {**self.info, "tiles": about})
+        object.__setattr__(self, "_first", sum(count for count, _ in each[: self.world.rank]))
 
     def __repr__(self) -> str:
         sizes = (*self.solved.shape[:-1], len(self.train))
@@ -144,7 +151,10 @@ class StreamedScores:
 
         They see queries as so many more test tasks, and scores by their value: `both_ends` knows the sign.
         """
-        reduce_tiles(self._directions, self.blocks, *reductions)
+        reduce_tiles(self._directions, self.blocks, *reductions, first=self._first)
+        if self.world.size > 1:
+            for reduction in reductions:
+                reduction.join(self.world)
         return reductions
 
     # ---- the scores themselves ----------------------------------------------------------------------
@@ -152,11 +162,13 @@ class StreamedScores:
     def tiles(self, columns: int = 65_536) -> Iterator[Tile]:
         """The scores of `columns` training tasks at a time: `first`, the position of the first, and `values`.
 
+        Of several processes, each has those of its own training tasks.
+
         values   [n_test, m] or [n_test, n_query, m], in the dtype of `solved`; the last tile may be narrower
         """
         if columns < 1:
             raise TlxError(f"a tile has at least one column, not {columns}")
-        first = 0
+        first = self._first
         for blocks in _regrouped(self.blocks, columns):
             values = torch.cat([tile.values for tile in tiles(self._directions, blocks)], 1)
             yield Tile(first, self._shaped(values))
@@ -167,9 +179,10 @@ class StreamedScores:
         directions = self._directions
         needed = 8 * len(directions) * len(self.train)
         require(needed, f"a matrix of {len(directions):,} × {len(self.train):,} scores")
-        values = torch.empty(len(directions), len(self.train), dtype=torch.float64)
+        values = torch.empty(sum(map(len, self.blocks)), len(directions), dtype=torch.float64)
         for tile in tiles(directions, self.blocks):
-            values[:, tile.first : tile.first + tile.values.shape[1]] = tile.values
+            values[tile.first : tile.first + tile.values.shape[1]] = tile.values.mT
+        values = self.world.cat(values).mT.contiguous()
         return Scores(self._shaped(values), self.test, self.train, self.in_fit, self.target, self.info)
 
     @property

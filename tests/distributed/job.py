@@ -9,7 +9,7 @@ import torch
 
 import tlxml_fast as tlx
 import tlxml_fast.models
-from tlxml_fast.distributed import joined
+from tlxml_fast.distributed import World, joined
 
 INVERSES = {
     "dense": (tlx.GaussNewton(), lambda: tlx.Dense(damping=0.05)),
@@ -48,9 +48,24 @@ def run(kind: str, count: int = 11, device: str = "cpu", store: Path | None = No
         made = tlx.TaskInfluence(learner, curvature, inverse(), compression=compression, store=store)
         scores = made.fit(tasks(count, 0)).scores(tasks(4, 1))
         assert scores.values.shape == (4, count)
+        streams_the_same(made, scores)
         if kind != "compressed":
             scores.info["meta"] = made.meta(count - 1).tolist()
     return scores
+
+
+def streams_the_same(made: tlx.TaskInfluence, scores: tlx.Scores) -> None:
+    """Tiles of every process's own columns, joined: the values, order and group sums of all."""
+    streamed, near = made.stream_scores(tasks(4, 1)), {"rtol": 1e-9, "atol": 1e-12}
+    torch.testing.assert_close(streamed.materialize().values, scores.values, **near)
+    for k in {1, scores.values.shape[1]}:
+        assert torch.equal(streamed.ranked(k).helpful.indices, scores.helpful(k).indices)
+        assert torch.equal(streamed.ranked(k).harmful.indices, scores.harmful(k).indices)
+    labels = [str(i % 2) for i in range(scores.values.shape[1])]
+    torch.testing.assert_close(streamed.group(labels).values, scores.group(labels).values, **near)
+    torch.testing.assert_close(streamed.extent().mean, scores.values.mean(1), **near)
+    width = sum(tile.values.shape[1] for tile in streamed.tiles(2))
+    assert sum(World.current().items([width])) == scores.values.shape[1]
 
 
 def agree(kind: str, values: torch.Tensor, meta: list[float] | None, alone: tlx.Scores) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tlxml_fast import CurvatureError
+from tlxml_fast.kept import Checkpoints
 
 
 def rotation(q: int, seed: int = 0) -> Tensor:
@@ -17,6 +18,13 @@ def rotation(q: int, seed: int = 0) -> Tensor:
 def normal(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal, float64."""
     return torch.tensor(np.random.default_rng(seed).normal(size=shape))
+
+
+class Named(str):
+    """A curvature that an operator has `others` of."""
+
+    def describe(self) -> dict[str, str]:
+        return {"curvature": str(self)}
 
 
 class Rows:
@@ -49,8 +57,11 @@ class Operator:
         self._rows, self.by_rows, self.others = rows, rows is not None, {}
         self.passes = self.vectors = 0
 
-    def factored(self, name, compute):
+    def factored(self, name, compute, settings=None):
         return compute()
+
+    def checkpoints(self, name, settings, *given):
+        return Checkpoints()
 
     def product(self, V: Tensor) -> Tensor:
         self.passes += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from oracle import near
-from problems import Operator, exact, normal, of_rows, rotation, spectral
+from problems import Named, Operator, exact, normal, of_rows, rotation, spectral
 
 from tlxml_fast import CG, CurvatureError, InfluenceWarning, Relative
 from tlxml_fast.solvers import Diagonal, NystromPreconditioner, Sketch
@@ -21,7 +21,7 @@ PRECONDITIONERS = {
     "diagonal": "diagonal",
     "nystrom": NystromPreconditioner(8),
     "full rank": "nystrom",
-    "sketch": Sketch("near"),
+    "sketch": Sketch(Named("near")),
 }
 
 
@@ -54,7 +54,7 @@ def test_exact(K, decay, name):
 @pytest.mark.parametrize("decay", [0.01, UNEVEN], ids=["even", "uneven"])
 def test_factors_of_a_sketch(decay):
     op, eye = problem(decay), torch.eye(Q, dtype=torch.float64)
-    fitted = CG(0.02, preconditioner=Sketch("near")).fit(op)
+    fitted = CG(0.02, preconditioner=Sketch(Named("near"))).fit(op)
     for each in (fitted, fitted.at(0.3)):
         E = each.split.restore(eye).mT
         near(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from .. import memory
 from ..compression import Compression
 from ..errors import CurvatureError
-from ..kept import Column, Kept, Results, Tensors, digest
+from ..kept import Checkpoints, Column, Kept, Results, Tensors, digest, hashed
 from ..linearize import Linearization
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
@@ -74,12 +73,20 @@ class CurvatureOperator:
         """Another curvature at the same tasks."""
         return replace(self, curvature=curvature, decisions=[])
 
-    def factored(self, name: str, compute: Callable[[], Tensors]) -> Tensors:
-        """What `compute` makes of the matrix, kept where there is a store; on its device. All processes call it."""
-        made_of = hashlib.sha256(self.decay.cpu().numpy()).hexdigest()
-        depends = {**self._described, "weight decay": made_of}
+    def factored(
+        self, name: str, compute: Callable[[], Tensors], settings: Mapping[str, Any] | None = None
+    ) -> Tensors:
+        """What `compute` makes of the matrix, kept where there is a store; on its device. All processes call it.
+
+        settings  JSON of what else it depends on
+        """
+        depends = {**self._made_of, **(settings or {})}
         found, _ = self.kept.whole(f"{name}-{digest(depends)}", depends, lambda: (compute(), {}))
         return {part: x.to(self.device) for part, x in found.items()}
+
+    def checkpoints(self, name: str, settings: Mapping[str, Any], *given: Tensor) -> Checkpoints:
+        """Where an iteration with products of the matrix keeps its state. All processes call it."""
+        return self.kept.checkpoints(name, {**self._made_of, **settings}, *given)
 
     # ---- products and rows --------------------------------------------------------------------------
 
@@ -93,9 +100,13 @@ class CurvatureOperator:
             return rows.pull(rows.push(V)) + self.decay * V
         total, narrow = torch.zeros_like(V), V.to(self.dtype)
         with self._bar(f"{self.curvature.name} product") as advance:
-            for lin in self.shards.linearizations():
-                total += self.curvature.total(lin, narrow)
-                advance(lin.T)
+
+            def add(buckets: Buckets) -> None:
+                for lin in buckets.linearizations:
+                    total.add_(self.curvature.total(lin, narrow))
+                    advance(lin.T)
+
+            self.kept.sum({**self._described, "sum": "product"}, self.shards, total, add, advance, V)
         return self.shards.world.sum(total) / len(self.shards) + self.decay * V
 
     def rows(self) -> Rows:
@@ -133,6 +144,10 @@ class CurvatureOperator:
     def _described(self) -> dict[str, Any]:
         compression = None if self.compression is None else self.compression.describe()
         return {"curvature": self.curvature.describe(), "compression": compression}
+
+    @property
+    def _made_of(self) -> dict[str, Any]:
+        return {**self._described, "weight decay": hashed(self.decay)}
 
     def _rows_of(self, buckets: Buckets) -> Tensors:
         """Every task's rows, [B, r, q]; zeros, which change nothing, where one has fewer than another."""
@@ -174,15 +189,21 @@ class CurvatureOperator:
     def _assemble(self, total: Tensor) -> None:
         ways: dict[object, str] = {}
         with self._bar(f"{self.curvature.name} matrix") as advance:
-            for lin in self.shards.linearizations():
-                shape = lin.tasks[0].shape
-                way = self._cheapest(lin, ways.get(shape))
-                ways[shape] = way.name
-                with lin.task_threads(way.side_by_side, join=sum) as each:
-                    for block, matrix in zip(lin.blocks, each(way.assemble, lin.blocks), strict=True):
-                        with span("sum of matrices", total.numel(), 24 * total.numel(), dtype=torch.float64):
-                            total += matrix
-                        advance(len(lin.episodes[block]))
+
+            def add(buckets: Buckets) -> None:
+                for lin in buckets.linearizations:
+                    shape = lin.tasks[0].shape
+                    way = self._cheapest(lin, ways.get(shape))
+                    ways[shape] = way.name
+                    with lin.task_threads(way.side_by_side, join=sum) as each:
+                        for block, matrix in zip(lin.blocks, each(way.assemble, lin.blocks), strict=True):
+                            with span(
+                                "sum of matrices", total.numel(), 24 * total.numel(), dtype=torch.float64
+                            ):
+                                total.add_(matrix)
+                            advance(len(lin.episodes[block]))
+
+            self.kept.sum({**self._described, "sum": "matrix"}, self.shards, total, add, advance)
 
     def _cheapest(self, lin: Linearization, known: str | None) -> Way:
         """The cheapest way that works; the one known of other tasks of that shape, if any."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..kept import Checkpoints, Tensors
 from ..profiling import span
 
 # A direction is dropped once what it adds to the K residuals is below this share of their goal, over K.
@@ -32,6 +33,7 @@ def block_cg(
     tol: float,
     measure: Callable[[Tensor], Tensor],
     most: int,
+    checkpoints: Checkpoints,
 ) -> Run:
     """Solves A x_k = b_k for a positive definite A known by its products, one an iteration for all right-hand sides.
 
@@ -49,11 +51,28 @@ def block_cg(
     measure  residuals [K, q] → their relative size in the norm asked for, [K]; taken where the recurrence's own is at
              most tol, and then at every further reduction that it calls for
     most     iterations
+    checkpoints  where the state is kept, and found
     """
-    X, aim, iteration = torch.zeros_like(B), tol, 0
-    Q, _, C = _orthonormal(B, torch.eye(len(B), dtype=B.dtype, device=B.device), scale, aim)
-    P = Q
-    while len(Q) and iteration < most:
+    found = checkpoints.latest()
+    if found is None:
+        X, aim, iteration, finished = (
+            torch.zeros_like(B, memory_format=torch.contiguous_format),
+            tol,
+            0,
+            False,
+        )
+        Q, _, C = _orthonormal(B, torch.eye(len(B), dtype=B.dtype, device=B.device), scale, aim)
+        P = Q
+    else:
+        X, Q, C, P = (found[name] for name in "XQCP")
+        aim, iteration, finished = float(found["aim"]), int(found["iteration"]), bool(found["finished"])
+
+    def state() -> Tensors:
+        numbers = {"aim": aim, "iteration": iteration, "finished": finished}
+        each = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+        return {"X": X, "Q": Q, "C": C, "P": P, **each}
+
+    while len(Q) and iteration < most and not finished:
         T = product(P)
         iteration += 1
         s, q = P.shape
@@ -69,9 +88,9 @@ def block_cg(
             P = Q + zeta @ P
         if float((C.norm(dim=0) / scale).max()) <= aim:
             worst = float(measure(C.mT @ Q).max())
-            if worst <= tol:
-                break
-            aim *= tol / worst / 2
+            finished = worst <= tol
+            aim *= 1 if finished else tol / worst / 2
+        checkpoints.offer(state)
     return Run(X, iteration, None)
 
 

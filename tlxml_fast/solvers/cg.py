@@ -26,7 +26,7 @@ from .certificate import Certificate, Solution, judge, relative_residuals
 from .memory import require_memory
 from .preconditioners import NAMED, FittedPreconditioner, NoPreconditioner, Preconditioner, Split
 from .products import Products, rounding
-from .spectrum import Extremes, extreme_eigenvalues, refuse_indefinite
+from .spectrum import Extremes, kept_extremes, refuse_indefinite
 
 # Blocks of [K, q] that a solve holds.
 BLOCKS = 10
@@ -80,7 +80,7 @@ class CG(Inverse):
     def fit(self, operator: CurvatureOperator) -> FittedCG:
         """The ends of the spectrum, a refusal where the matrix is seen to be indefinite, and the preconditioner."""
         products = Products(operator)
-        ends = extreme_eigenvalues(operator, products, seed=self.seed)
+        ends = kept_extremes(products, self.seed)
         damping = absolute(self.damping, ends.size)
         refuse_indefinite(ends, damping, rounding(operator))
         preconditioner = self.preconditioner.fit(products)
@@ -133,6 +133,9 @@ class FittedCG(FittedInverse):
                 self.tol,
                 lambda residuals: self.split.restore(residuals).norm(dim=1) / scale,
                 inverse.max_iter - iterations,
+                self.products.checkpoints(
+                    "cg", {**inverse.describe(), "damping": self.damping, "start": starts}, B, R
+                ),
             )
             iterations += run.iterations
             if run.negative is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..kept import Checkpoints, Tensors
 from ..profiling import span
 from .products import gaussian, generator
 
@@ -38,6 +39,7 @@ def block_lanczos(
     most_passes: int,
     seed: int,
     device: torch.device,
+    checkpoints: Checkpoints | None = None,
 ) -> Ritz:
     """The first `count` eigenpairs, in `order`, of a symmetric A known by its products.
 
@@ -47,13 +49,25 @@ def block_lanczos(
     order       eigenvalues → their indices, those wanted most first
     tol         eigenvalues → the residual each must reach
     negligible  what a new direction adds below this share of the largest |θ| is rounding
+    checkpoints where the state is kept, and found
     """
-    random = generator(seed)
+    checkpoints, random = checkpoints or Checkpoints(), generator(seed)
     block = min(block, q)
     largest_basis = min(q, max(largest_basis, count + 3 * block))
     V = torch.empty(largest_basis, q, dtype=torch.float64, device=device)
     T = torch.zeros(largest_basis, largest_basis, dtype=torch.float64, device=device)
-    Q, n, passes = orthonormal(gaussian(block, q, random, device), V[:0]), 0, 0
+    found = checkpoints.latest()
+    if found is None:
+        Q, n, passes = orthonormal(gaussian(block, q, random, device), V[:0]), 0, 0
+    else:
+        Q, n, passes = found["Q"], len(found["V"]), int(found["passes"])
+        V[:n], T[:n, :n] = found["V"], found["T"]
+        random.set_state(found["random"].cpu())
+
+    def state() -> Tensors:
+        numbers = {"passes": torch.tensor(passes), "random": random.get_state()}
+        return {"V": V[:n], "T": T[:n, :n], "Q": Q, **numbers}
+
     while True:
         m = n + len(Q)
         V[n:m] = Q
@@ -84,7 +98,8 @@ def block_lanczos(
             T.zero_()
             T[:n, :n] = theta[kept].diag()
         if not len(Q):  # an invariant subspace: go on with what is orthogonal to it
-            Q = orthonormal(gaussian(min(block, largest_basis - n), q, random, device), V[:n])
+            Q = orthonormal(gaussian(min(block, largest_basis - n), q, random, device), V[:n]).contiguous()
+        checkpoints.offer(state)
 
 
 def orthonormal(W: Tensor, V: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..curvature import CurvatureOperator
 from ..errors import CurvatureError
+from ..kept import Tensors
 from .base import FittedInverse, Inverse, Relative, check_count, check_rank, check_tol, right_hand_sides
 from .certificate import Certificate, Solution, judge
 from .krylov import block_lanczos
@@ -73,27 +74,38 @@ class Lanczos(Inverse):
         )
         products, noise = Products(operator), rounding(operator)
         floor = 10 * noise  # of a residual, relative to the largest |θ|
-        ritz = block_lanczos(
-            products,
-            q,
-            rank,
-            lambda theta: theta.abs().argsort(descending=True, stable=True),
-            tol=lambda theta: tol * theta.abs() / 2 + floor * theta.abs().max(),
-            negligible=noise,
-            block=block,
-            largest_basis=basis,
-            most_passes=self.max_iter,
-            seed=self.seed,
-            device=operator.device,
-        )
-        theta, V = ritz.values, ritz.vectors
+        settings = {"rank": rank, "tol": tol, "max_iter": self.max_iter, "seed": self.seed}
+
+        def compute() -> Tensors:
+            ritz = block_lanczos(
+                products,
+                q,
+                rank,
+                lambda theta: theta.abs().argsort(descending=True, stable=True),
+                tol=lambda theta: tol * theta.abs() / 2 + floor * theta.abs().max(),
+                negligible=noise,
+                block=block,
+                largest_basis=basis,
+                most_passes=self.max_iter,
+                seed=self.seed,
+                device=operator.device,
+                checkpoints=products.checkpoints("lanczos", settings),
+            )
+            return {"values": ritz.values, "vectors": ritz.vectors}
+
+        found = products.once("lanczos", settings, compute)
+        theta, V = found["values"], found["vectors"]
         numerical = int((theta.abs() > noise * theta.abs().max()).sum())
         if numerical < rank:
             raise CurvatureError(f"rank is {rank}, and only {numerical} eigenvalues are not zero to rounding")
         negative = theta < 0
         if self.negative == "error":
             refuse_negative(theta, negative)
-        residuals = (products(V) - theta[:, None] * V).norm(dim=1)
+
+        def measure() -> Tensors:
+            return {"norms": (products(V) - theta[:, None] * V).norm(dim=1)}
+
+        residuals = products.once("lanczos-residuals", settings, measure)["norms"]
         certificate = Certificate(
             tuple((residuals / theta.abs()).tolist()),
             0.0,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..curvature import CurvatureOperator
 from ..errors import CurvatureError
+from ..kept import Tensors
 from ..profiling import span
 from .base import (
     FittedInverse,
@@ -26,7 +27,7 @@ from .dual import Spectral
 from .low_rank import DiagonalPlusRows, Factor, require_positive, uniform, weighted_gram
 from .memory import require_memory
 from .products import Products, gaussian, generator
-from .spectrum import Extremes, extreme_eigenvalues
+from .spectrum import Extremes, kept_extremes
 
 
 def nystrom_factor(products: Products, rank: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -64,6 +65,17 @@ def nystrom_factor(products: Products, rank: int, seed: int) -> tuple[Tensor, Te
         return (sigma.square() - nu).clamp_min(0), U.mT
 
 
+def kept_factor(products: Products, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    """`nystrom_factor`, read where a store has it."""
+
+    def compute() -> Tensors:
+        values, U = nystrom_factor(products, rank, seed)
+        return {"values": values, "U": U}
+
+    found = products.once("nystrom", {"rank": rank, "seed": seed}, compute)
+    return found["values"], found["U"]
+
+
 class Nystrom(Inverse):
     """(UᵀΛU + D)⁻¹ with UᵀΛU the randomised Nyström approximation of C of the given rank, D = diag δ + damping.
 
@@ -99,8 +111,8 @@ class Nystrom(Inverse):
             operator.device,
         )
         products = Products(operator)
-        ends = extreme_eigenvalues(operator, products, seed=self.seed)
-        values, U = nystrom_factor(products, self.rank, self.seed)
+        ends = kept_extremes(products, self.seed)
+        values, U = kept_factor(products, self.rank, self.seed)
         return _with_damping(self, products, ends, values, U, self.damping)
 
     def describe(self) -> dict[str, Any]:

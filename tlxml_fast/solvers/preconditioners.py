@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..curvature import Curvature
+from ..kept import Tensors
 from .base import check_count, check_rank
 from .dual import Spectral
 from .low_rank import DiagonalPlusRows, Factor, RowsLike, require_positive, uniform, weighted_gram
 from .memory import require_memory
-from .nystrom import nystrom_factor
+from .nystrom import kept_factor
 from .products import Products, generator
 
 
@@ -98,9 +99,13 @@ class Diagonal(Preconditioner):
         operator = products.operator
         if operator.by_rows:
             return FittedDiagonal(operator.rows().squares())
-        signs = torch.randint(0, 2, (self.probes, operator.q), generator=generator(self.seed))
-        signs = (2 * signs - 1).to(operator.device, torch.float64)
-        return FittedDiagonal((signs * products.without_decay(signs)).mean(0).clamp_min(0))
+
+        def compute() -> Tensors:
+            signs = torch.randint(0, 2, (self.probes, operator.q), generator=generator(self.seed))
+            signs = (2 * signs - 1).to(operator.device, torch.float64)
+            return {"diagonal": (signs * products.without_decay(signs)).mean(0).clamp_min(0)}
+
+        return FittedDiagonal(**products.once("diagonal", self.describe(), compute))
 
     def describe(self) -> dict[str, Any]:
         """The settings; JSON."""
@@ -157,7 +162,7 @@ class NystromPreconditioner(Preconditioner):
         operator = products.operator
         rank = min(self.rank, operator.q)
         require_memory(32 * rank * operator.q, f"a Nyström preconditioner of rank {rank}", operator.device)
-        values, U = nystrom_factor(products, rank, self.seed)
+        values, U = kept_factor(products, rank, self.seed)
         floor = float(values[-1])
         return FittedLowRank(Factor((values - floor).sqrt()[:, None] * U), floor)
 

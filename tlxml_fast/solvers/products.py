@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..curvature import CurvatureOperator
 from ..errors import CurvatureError
+from ..kept import Checkpoints, Tensors
 
 # Vectors in one pass, where a sketch needs more.
 AT_ONCE = 256
+TAKEN = "passes and vectors taken"
 
 
 class Products:
@@ -30,8 +35,59 @@ class Products:
         return result
 
     def without_decay(self, V: Tensor) -> Tensor:
-        """C V, in passes of at most AT_ONCE vectors."""
-        return torch.cat([self(part) for part in V.split(AT_ONCE)]) - self.operator.decay * V
+        """C V, in passes of at most AT_ONCE vectors; those that an earlier run made are not made again."""
+        checkpoints = self.checkpoints("products", {}, V)
+        made, done = torch.empty_like(V), 0
+        if (found := checkpoints.latest()) is not None:
+            done = len(found["CV"])
+            made[:done] = found["CV"]
+        while done < len(V):
+            part = V[done : done + AT_ONCE]
+            made[done : done + len(part)] = self(part) - self.operator.decay * part
+            done += len(part)
+            checkpoints.offer(lambda: {"CV": made[:done]})  # noqa: B023 — taken at once
+        return made
+
+    def once(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
+        """What `compute` makes by products, read where a store has it; with the passes that it took, then or now."""
+        before = self._taken()
+
+        def counted() -> Tensors:
+            return {**compute(), TAKEN: self._taken() - before}
+
+        found = self.operator.factored(name, counted, settings)
+        self._set(before + found.pop(TAKEN).cpu())
+        return found
+
+    def checkpoints(self, name: str, settings: Mapping[str, Any], *given: Tensor) -> Checkpoints:
+        """Where an iteration by products keeps its state; passes that an earlier run took count as its own."""
+        return _Counting(self, self.operator.checkpoints(name, settings, *given))
+
+    def _taken(self) -> Tensor:
+        return torch.tensor([self.passes, self.vectors])
+
+    def _set(self, taken: Tensor) -> None:
+        self.passes, self.vectors = taken.tolist()
+
+
+class _Counting(Checkpoints):
+    """Checkpoints with the passes that led to them."""
+
+    def __init__(self, products: Products, checkpoints: Checkpoints):
+        self.products, self.checkpoints = products, checkpoints
+        self.before = products._taken()
+
+    def latest(self) -> Tensors | None:
+        """The state, on the operator's device, and the count as it was then."""
+        found = self.checkpoints.latest()
+        if found is None:
+            return None
+        self.products._set(self.before + found.pop(TAKEN))
+        return {name: t.to(self.products.operator.device) for name, t in found.items()}
+
+    def offer(self, state: Callable[[], Tensors]) -> None:
+        """With the count as it is now."""
+        self.checkpoints.offer(lambda: {**state(), TAKEN: self.products._taken() - self.before})
 
 
 def rounding(operator: CurvatureOperator) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..curvature import CurvatureOperator
 from ..errors import CurvatureError
+from ..kept import Checkpoints, Tensors
 from .krylov import block_lanczos
 from .products import Products, rounding
 
@@ -33,8 +34,25 @@ class Extremes:
         return max(abs(self.largest), abs(self.smallest))
 
 
+def kept_extremes(products: Products, seed: int) -> Extremes:
+    """`extreme_eigenvalues`, read where a store has them, else made with checkpoints there."""
+
+    def compute() -> Tensors:
+        checkpoints = products.checkpoints("ends", {"seed": seed})
+        found = extreme_eigenvalues(products.operator, products, seed=seed, checkpoints=checkpoints)
+        numbers = found.largest, found.smallest, found.largest_residual, found.smallest_residual
+        return {"numbers": torch.tensor(numbers, dtype=torch.float64), "direction": found.direction}
+
+    found = products.once("ends", {"seed": seed}, compute)
+    return Extremes(*found["numbers"].tolist(), found["direction"])
+
+
 def extreme_eigenvalues(
-    operator: CurvatureOperator, products: Products | None = None, tol: float = 1e-3, seed: int = 0
+    operator: CurvatureOperator,
+    products: Products | None = None,
+    tol: float = 1e-3,
+    seed: int = 0,
+    checkpoints: Checkpoints | None = None,
 ) -> Extremes:
     """The largest and smallest eigenvalue of C + diag δ, by block Lanczos.
 
@@ -54,6 +72,7 @@ def extreme_eigenvalues(
         most_passes=PASSES,
         seed=seed,
         device=operator.device,
+        checkpoints=checkpoints,
     )
     ends = [
         (float(value), float(residual)) for value, residual in zip(ritz.values, ritz.residuals, strict=True)

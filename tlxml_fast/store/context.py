@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .. import memory
+from ..kept import hashed
 from ..learners import Learner
 from ..linearize import Linearization
 from ..ops import _native
@@ -36,7 +36,7 @@ def context(learner: Learner, lin: Linearization) -> dict[str, Any]:
         "torch": torch.__version__,
         "tlxml_fast": metadata.version("tlxml_fast"),
         "core": _core(),
-        "results for noise": _hash(outputs),
+        "results for noise": hashed(outputs),
     }
 
 
@@ -74,7 +74,3 @@ def _core() -> str:
         if _native.core is None
         else hashlib.sha256(Path(_native.core.__file__).read_bytes()).hexdigest()
     )
-
-
-def _hash(x: Tensor) -> str:
-    return hashlib.sha256(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()

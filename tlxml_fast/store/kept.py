@@ -11,18 +11,20 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..distributed import World
-from ..kept import Compute, Kept, Result, Tensors
+from ..kept import Checkpoints, Compute, Kept, Result, Tensors
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
 from ..memory import limited
 from ..parallel import torch_threads
 from ..timing import repeatable
 from .store import Store
+from .unfinished import Unfinished
 
 
 class InStore(Kept):
     """Results of shards and of all tasks, read where they are there, else computed and written.
 
+    What there is of a result of all tasks is kept while it is made (`Unfinished`), and goes when that is there.
     Shards are read by the process they belong to; results of all tasks by the one that leads, for all. What the store's
     first run chose is followed while it is open; reading needs no lock, and goes on when it is closed.
     """
@@ -37,8 +39,11 @@ class InStore(Kept):
         """Under the store's lock, with its choices."""
         with self._open() as self.store, repeatable():
             self.shard_size, chosen = self.store.shard_size, self.store.choices
+            key = {"tasks": list(self.store.tasks), "processes": self.world.size}
+            self.key, self.unfinished = key, Unfinished(self.store, self.world, key)
             with limited(chosen["memory"]), torch_threads(chosen["threads"]):
                 yield
+                self.unfinished.forget()
 
     def shard(self, kind: str, shards: Shards, i: int, compute: Compute) -> Tensors:
         """What `compute` makes of shard i, mapped from its file; only tasks that are not in it are computed."""
@@ -56,15 +61,33 @@ class InStore(Kept):
 
     def whole(self, name: str, depends: Mapping[str, Any], compute: Callable[[], Result]) -> Result:
         """What `compute` makes of all tasks of this run."""
-        key = {"tasks": list(self.store.tasks), "processes": self.world.size, **depends}
+        key = {**self.key, **depends}
         found = self._read(name, key)
         if found is None:
-            tensors, header = compute()
+            with self.unfinished.of(name):
+                tensors, header = compute()
             if self.world.leads:
                 self.store.write_whole(name, key, {name: t.cpu() for name, t in tensors.items()}, header)
             # as the next run has it: how a matrix lies in memory decides the last bits of what is made of it
             found = self._read(name, key)
+        self.unfinished.forget(name)
         return found
+
+    def sum(
+        self,
+        depends: Mapping[str, Any],
+        shards: Shards,
+        total: Tensor,
+        add: Callable[[Buckets], None],
+        advance: Callable[[int], None],
+        *given: Tensor,
+    ) -> None:
+        """From where it was left."""
+        self.unfinished.sum(depends, shards, total, add, advance, given)
+
+    def checkpoints(self, name: str, depends: Mapping[str, Any], *given: Tensor) -> Checkpoints:
+        """In the store."""
+        return self.unfinished.checkpoints(name, depends, given)
 
     def _read(self, name: str, key: Mapping[str, Any]) -> Result | None:
         """What the leading process finds, for all."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import StoreError
 from ..files import is_part
 
-MANIFEST, TASKS, LOCK, SHARDS, WHOLE = "manifest.json", "tasks.safetensors", ".lock", "shards", "whole"
+MANIFEST, TASKS, LOCK = "manifest.json", "tasks.safetensors", ".lock"
+SHARDS, WHOLE, UNFINISHED = "shards", "whole", "unfinished"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SHARD_FILE = re.compile(r"([0-9]{8})\.safetensors")
 
@@ -22,10 +23,14 @@ def whole_path(root: Path, name: str) -> Path:
     return root / WHOLE / f"{_checked(name)}.safetensors"
 
 
+def unfinished_path(root: Path, name: str) -> Path:
+    return root / UNFINISHED / f"{_checked(name)}.safetensors"
+
+
 def directories(root: Path) -> list[Path]:
-    """Those that there are: the root, that of each kind of shards, and that of results."""
+    """Those that there are: the root, that of each kind of shards, and those of results and of unfinished ones."""
     kinds = sorted((root / SHARDS).iterdir()) if (root / SHARDS).is_dir() else []
-    return [path for path in (root, root / SHARDS, *kinds, root / WHOLE) if path.is_dir()]
+    return [path for path in (root, root / SHARDS, *kinds, root / WHOLE, root / UNFINISHED) if path.is_dir()]
 
 
 def shards(root: Path) -> Iterator[tuple[str, int, Path]]:
@@ -37,7 +42,16 @@ def shards(root: Path) -> Iterator[tuple[str, int, Path]]:
 
 def wholes(root: Path) -> Iterator[tuple[str, Path]]:
     """The name and path of every result there is, in order."""
-    for path in sorted((root / WHOLE).glob("*.safetensors")):
+    return _named(root / WHOLE)
+
+
+def unfinished(root: Path) -> Iterator[tuple[str, Path]]:
+    """The name and path of what is kept of every unfinished one."""
+    return _named(root / UNFINISHED)
+
+
+def _named(directory: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(directory.glob("*.safetensors")):
         if NAME.fullmatch(path.stem):
             yield path.stem, path
 
@@ -50,7 +64,8 @@ def parts(root: Path) -> list[Path]:
 def foreign(root: Path) -> list[Path]:
     """What no store has put there."""
     own = {root / name for name in (MANIFEST, TASKS, LOCK)} | set(directories(root)) | set(parts(root))
-    own |= {path for _, _, path in shards(root)} | {path for _, path in wholes(root)}
+    own |= {path for _, _, path in shards(root)}
+    own |= {path for _, path in (*wholes(root), *unfinished(root))}
     return sorted(path for directory in directories(root) for path in directory.iterdir() if path not in own)
 
 

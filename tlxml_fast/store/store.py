@@ -178,23 +178,33 @@ class Store:
 
         key   JSON: all that the result depends on beside the store's context, such as the ids of its tasks
         """
-        path = layout.whole_path(self.root, name)
-        found = self._read(path, "store result", mapped)
-        if found is None:
-            return None
-        tensors, header = found
-        with reading(path), understanding(path):
-            problem = whole_problem(header, name, self._digest)
-            held, own = header["key"], header["own"]
-        _refuse(path, problem)
-        return (tensors, own) if held == digest(key) else None
+        return self._read_named(layout.whole_path(self.root, name), name, key, mapped)
 
     def write_whole(
         self, name: str, key: Any, tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None = None
     ) -> None:
         """Store a result under its name, in the place of what was there. header: JSON that comes back with it."""
-        about = {"name": name, "key": digest(key), "context": self._digest, "own": dict(header or {})}
-        self._write(layout.whole_path(self.root, name), "store result", tensors, about)
+        self._write_named(layout.whole_path(self.root, name), name, key, tensors, header)
+
+    # ---- results that are not finished --------------------------------------------------------------
+
+    def read_unfinished(self, name: str, key: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """As `read_whole`, of what a run had of a result when it was stopped."""
+        return self._read_named(layout.unfinished_path(self.root, name), name, key, mapped=False)
+
+    def write_unfinished(
+        self, name: str, key: Any, tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None = None
+    ) -> None:
+        """As `write_whole`, of what there is of a result."""
+        self._write_named(layout.unfinished_path(self.root, name), name, key, tensors, header)
+
+    def remove_unfinished(self, beginning: str) -> None:
+        """Remove all with a name that begins so: their result is there, or nobody is to go on with it."""
+        self._require_open()
+        for name, path in layout.unfinished(self.root):
+            if name.startswith(beginning):
+                with writing(path):
+                    disk.remove(path)
 
     # ---- inside -------------------------------------------------------------------------------------
 
@@ -208,6 +218,30 @@ class Store:
             found = read_tensors(path, what, mapped, verified=self._verified.get(path) == state)
         self._verified[path] = state
         return found
+
+    def _read_named(
+        self, path: Path, name: str, key: Any, mapped: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        found = self._read(path, "store result", mapped)
+        if found is None:
+            return None
+        tensors, header = found
+        with reading(path), understanding(path):
+            problem = whole_problem(header, name, self._digest)
+            held, own = header["key"], header["own"]
+        _refuse(path, problem)
+        return (tensors, own) if held == digest(key) else None
+
+    def _write_named(
+        self,
+        path: Path,
+        name: str,
+        key: Any,
+        tensors: Mapping[str, Tensor],
+        header: Mapping[str, Any] | None,
+    ) -> None:
+        about = {"name": name, "key": digest(key), "context": self._digest, "own": dict(header or {})}
+        self._write(path, "store result", tensors, about)
 
     def _write(self, path: Path, what: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
         self._require_open()

@@ -65,7 +65,7 @@ def verify(directory: str | os.PathLike[str], progress: bool = False) -> Verific
     except StoreError as error:
         found.append(Finding(root / layout.TASKS, "damaged", str(error)))
         tasks = []
-    held, wholes = list(layout.shards(root)), list(layout.wholes(root))
+    held, wholes = list(layout.shards(root)), [*layout.wholes(root), *layout.unfinished(root)]
     size = 0
     with progress_bar("verifying", len(held) + len(wholes), progress) as advance:
         for kind, index, path in held:
@@ -101,7 +101,10 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
         kind: {"shards": len(paths), "bytes": sum(path.stat().st_size for path in paths.values())}
         for kind, paths in _by_kind(root).items()
     }
-    whole = {name: path.stat().st_size for name, path in layout.wholes(root)}
+    whole, unfinished = (
+        {name: path.stat().st_size for name, path in named(root)}
+        for named in (layout.wholes, layout.unfinished)
+    )
     return {
         "directory": str(root),
         "format": manifest.format,
@@ -112,7 +115,8 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
         "shards": -(-tasks // manifest.shard_size),
         "kinds": kinds,
         "whole": whole,
-        "bytes": sum(kind["bytes"] for kind in kinds.values()) + sum(whole.values()),
+        "unfinished": unfinished,
+        "bytes": sum(kind["bytes"] for kind in kinds.values()) + sum([*whole.values(), *unfinished.values()]),
     }
 
 
@@ -128,8 +132,12 @@ def in_words(directory: str | os.PathLike[str], tasks: int) -> str:
     kinds = [
         f"{kind} in {held['shards']} of {shards} shards" for kind, held in sorted(found["kinds"].items())
     ]
-    wholes = len(found["whole"])
-    parts = [*kinds, f"{wholes} results of all tasks"] if wholes else kinds
+    wholes, unfinished = len(found["whole"]), bool(found["unfinished"])
+    parts = [
+        *kinds,
+        *([f"{wholes} results of all tasks"] if wholes else []),
+        *(["others under way"] if unfinished else []),
+    ]
     return f"going on from {directory}, which has {', '.join(parts) or 'nothing yet'}"
 
 

@@ -1,0 +1,119 @@
+"""What there is of a result that is not finished: kept now and then, so that a run that was stopped goes on from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from ..distributed import World
+from ..kept import Checkpoints, Tensors, digest, hashed
+from ..linearize.buckets import Buckets
+from ..linearize.shards import Shards
+from .store import Store
+
+# So much work is lost at most, and more only where keeping it would take more than this share of the time.
+SECONDS, SHARE = 30.0, 0.05
+OWNER = "--"
+
+
+class Clock:
+    """Says when it is time to keep what there is."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + SECONDS
+
+    @property
+    def due(self) -> bool:
+        """Whether it is."""
+        return time.monotonic() >= self._next
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """While it is kept."""
+        start = time.monotonic()
+        yield
+        end = time.monotonic()
+        self._next = end + max(SECONDS, (end - start) / SHARE) if SECONDS else end
+
+
+class Unfinished:
+    """Sums and iterations under way. Their files are named by what they are of, and go when that is kept itself.
+
+    A sum is of the shards of one process, which keeps its own; an iteration is the same in all, and the leading one
+    keeps it for all.
+    """
+
+    def __init__(self, store: Store, world: World, key: Mapping[str, Any]):
+        self.store, self.world, self.key = store, world, key
+        self.sums, self.states = Clock(), Clock()
+        self._of = "asked"
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """What is begun inside belongs to a result of this name."""
+        before, self._of = self._of, name
+        yield
+        self._of = before
+
+    def forget(self, name: str = "asked") -> None:
+        """A result is kept, or was handed over: what there was of it goes."""
+        if self.world.leads:
+            self.store.remove_unfinished(name + OWNER)
+
+    def sum(
+        self,
+        depends: Mapping[str, Any],
+        shards: Shards,
+        total: Tensor,
+        add: Callable[[Buckets], None],
+        advance: Callable[[int], None],
+        given: tuple[Tensor, ...],
+    ) -> None:
+        """As `Kept.sum`; from where the same sum of this process was left."""
+        name = f"{self._of}{OWNER}sum-{self.world.rank}"
+        key = {**self.key, **depends, "given": hashed(*given), "rank": self.world.rank}
+        found, done = self.store.read_unfinished(name, key), 0
+        if found is not None:
+            total.copy_(found[0]["total"])
+            done = found[1]["shards"]
+            advance(sum(len(shards.positions(i)) for i in shards.mine[:done]))
+        for i in shards.mine[done:]:
+            add(shards.buckets(i))
+            done += 1
+            if self.sums.due:
+                with self.sums.keeping():
+                    self.store.write_unfinished(name, key, {"total": total.cpu()}, {"shards": done})
+
+    def checkpoints(self, name: str, depends: Mapping[str, Any], given: tuple[Tensor, ...]) -> Checkpoints:
+        """As `Kept.checkpoints`."""
+        key = {**self.key, **depends, "given": hashed(*given)}
+        return _Stored(self, f"{self._of}{OWNER}{name}-{digest(key)}", key)
+
+
+class _Stored(Checkpoints):
+    """In a file that each state takes from the one before."""
+
+    def __init__(self, unfinished: Unfinished, name: str, key: Mapping[str, Any]):
+        self.unfinished, self.name, self.key = unfinished, name, key
+
+    def latest(self) -> Tensors | None:
+        """What the leading process finds, for all."""
+        world = self.unfinished.world
+        found = self.unfinished.store.read_unfinished(self.name, self.key) if world.leads else None
+        [there] = world.items([found is not None] if world.leads else [])
+        if not there:
+            return None
+        # copies, that lie in memory as what they are copies of did
+        return {name: t.clone() for name, t in world.shared(None if found is None else found[0]).items()}
+
+    def offer(self, state: Callable[[], Tensors]) -> None:
+        """Written by the leading process, when it is time."""
+        clock = self.unfinished.states
+        if self.unfinished.world.leads and clock.due:
+            with clock.keeping():
+                tensors = {name: t.cpu() for name, t in state().items()}
+                self.unfinished.store.write_unfinished(self.name, self.key, tensors)
