@@ -1,12 +1,12 @@
 """Sketched rows: how well scores by `Fisher(s)` rank training tasks as those by the Gauss-Newton matrix itself do.
 
-    python -m tlxml_fast.benchmarks.sketch --out benchmarks/results [--full]
+    python -m tlxml_fast.benchmarks.sketch --out benchmarks/results [--full | --tasks]
 
 Both are scores of the same tasks at the same absolute damping; of every test task, Spearman's correlation between them
 over the training tasks. The default is two small problems whose exact matrices are dense, in minutes: MAML, uncertain
 of most queries, and a ProtoNet, certain of most. `--full` is a ProtoNet on Conv4-64, exact by the dual of 19,200 rows,
-which take 9 GB, their Gram matrix 3 GB, all an hour on two cores. Training is without weight decay, which would be
-damping too.
+which take 9 GB, their Gram matrix 3 GB, all an hour on two cores. `--tasks` is the small ProtoNet by more and more
+training tasks, half an hour. Training is without weight decay, which would be damping too.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ SHAPE = {"ways": 5, "shots": 5, "queries": 15}
 ROWS = (1, 2, 4, 8, 16, 32)
 DAMPINGS = (5e-4, 5e-5, 5e-6)
 SEEDS = 2
+TASKS, ROWS_BY_TASKS = (64, 256, 1024), (4, 8, 16)
 ASKED = 0.95
 COLOURS = {
     "lanczos": LIGHT.harmful[1],
@@ -81,12 +82,12 @@ class Problem:
         return cls("MAML MLP 64-20-5", learner, train[:256], test, Dense, {}, Dense)
 
     @classmethod
-    def protonet(cls) -> Problem:
-        """A ProtoNet on Conv4-8, 1,896 parameters, 64 training tasks."""
+    def protonet(cls, count: int = TASKS[0]) -> Problem:
+        """A ProtoNet on Conv4-8, 1,896 parameters, 64 training tasks unless told."""
         learner = ProtoNet(conv4(8, seed=0))
         train, test = _tasks()
         meta_train(learner, train, steps=1500, batch_size=1, lr=2e-3, schedule="cosine")
-        return cls("ProtoNet Conv4-8", learner, train[:64], test, Dense, {}, Dense)
+        return cls("ProtoNet Conv4-8", learner, train[:count], test, Dense, {}, Dense)
 
     @classmethod
     def protonet64(cls) -> Problem:
@@ -117,12 +118,12 @@ class Problem:
             return influence.damping_sweep(dampings, self.test)
 
 
-def measured(problem: Problem) -> Row:
+def measured(problem: Problem, rows_per_task: tuple[int, ...] = ROWS, seeds: int = SEEDS) -> Row:
     """The correlations of every sketch, number of rows and damping: quartiles over test tasks and seeds."""
     truth = problem.truth()
     report = truth.scores[0].info
     found: list[Row] = []
-    runs = list(product(KINDS, ROWS, range(SEEDS)))
+    runs = list(product(KINDS, rows_per_task, range(seeds)))
     with progress_bar("sketches", len(runs), True) as advance:
         correlations: dict[tuple[str, int, float], list[np.ndarray]] = {}
         for sketch, rows, seed in runs:
@@ -138,6 +139,8 @@ def measured(problem: Problem) -> Row:
     return {
         "problem": problem.name,
         "parameters": report["learner"]["parameters"],
+        "rows": rows_per_task,
+        "seeds": seeds,
         "train": len(problem.train),
         "test": len(problem.test),
         "median confidence": report["median_confidence"],
@@ -156,8 +159,9 @@ def markdown(problems: list[Row], picture: str) -> str:
     """The medians as a table for each problem, a line for each sketch and damping."""
     text = [
         f"{sentence(described())}.",
-        f"Medians over test tasks and {SEEDS} seeds of Spearman's correlation with exact Gauss-Newton scores, by rows "
-        "per task; damping as a share of the largest eigenvalue. Tasks of 5 ways, 5 shots, 15 queries a way.",
+        f"Medians over test tasks and {problems[0]['seeds']} seeds of Spearman's correlation with exact Gauss-Newton "
+        "scores, by rows per task; damping as a share of the largest eigenvalue. Tasks of 5 ways, 5 shots and 15 "
+        "queries a way.",
         f"![Correlation against rows per task, a panel a damping]({picture})",
     ]
     for found in problems:
@@ -170,8 +174,8 @@ def markdown(problems: list[Row], picture: str) -> str:
 
 
 def _table(found: Row) -> Iterator[str]:
-    yield "| damping | effective rank | sketch | " + " | ".join(map(str, ROWS)) + " |"
-    yield "|---|---|---|" + "---|" * len(ROWS)
+    yield "| damping | effective rank | sketch | " + " | ".join(map(str, found["rows"])) + " |"
+    yield "|---|---|---|" + "---|" * len(found["rows"])
     for damping, rank in zip(DAMPINGS, found["effective rank"], strict=True):
         for sketch in KINDS:
             medians = (f"{middle:.3f}" for _, (_, middle, _) in _line(found, sketch, damping))
@@ -186,13 +190,17 @@ def draw(problems: list[Row], path: Path) -> None:
         for panels, found in zip(grid, problems, strict=True):
             for axes, damping in zip(panels, DAMPINGS, strict=True):
                 _panel(axes, found, damping)
-            panels[0].set_ylabel(f"{found['problem']}\nSpearman, with exact scores")
+            panels[0].set_ylabel(f"{found['problem']}, {found['train']:,} tasks\nSpearman, with exact scores")
         for axes, damping in zip(grid[0], DAMPINGS, strict=True):
             axes.set_title(f"damping {damping:g} of the largest eigenvalue", fontsize=8)
         for axes in grid[-1]:
             axes.set_xlabel("rows per task")
         grid[0, 0].annotate(
-            f"{ASKED:g}", (ROWS[0], ASKED), xytext=(0, 2), textcoords="offset points", fontsize=7
+            f"{ASKED:g}",
+            (problems[0]["rows"][0], ASKED),
+            xytext=(0, 2),
+            textcoords="offset points",
+            fontsize=7,
         )
         grid[0, -1].legend(frameon=False, loc="lower right")
         FigureCanvasAgg(figure)
@@ -209,7 +217,7 @@ def _panel(axes: Axes, found: Row, damping: float) -> None:
     axes.axhline(ASKED, color=LIGHT.ink, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_ylim(0, 1.04)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ROWS, labels=map(str, ROWS))
+    axes.set_xticks(found["rows"], labels=map(str, found["rows"]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y", color=LIGHT.faint, linewidth=0.4, alpha=0.6)
 
@@ -230,13 +238,19 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("bench"))
-    parser.add_argument("--full", action="store_true", help="ProtoNet Conv4-64, into sketch_full.*")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--full", action="store_true", help="ProtoNet Conv4-64, into sketch_full.*")
+    other.add_argument("--tasks", action="store_true", help="by training tasks, into sketch_tasks.*")
     given = parser.parse_args()
-    name = "sketch_full" if given.full else "sketch"
-    made = (Problem.protonet64,) if given.full else (Problem.maml, Problem.protonet)
-    problems = [measured(make()) for make in made]
+    if given.tasks:
+        name = "sketch_tasks"
+        problems = [measured(Problem.protonet(count), ROWS_BY_TASKS, seeds=1) for count in TASKS]
+    else:
+        name = "sketch_full" if given.full else "sketch"
+        made = (Problem.protonet64,) if given.full else (Problem.maml, Problem.protonet)
+        problems = [measured(make()) for make in made]
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / f"{name}.json", {"machine": described(), "seeds": SEEDS, "problems": problems})
+    write_json(given.out / f"{name}.json", {"machine": described(), "problems": problems})
     draw(problems, given.out / f"{name}.png")
     text = markdown(problems, f"{name}.png")
     write_text(given.out / f"{name}.md", text)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import tlxml_fast as tlx
+from tlxml_fast import memory
 from tlxml_fast.learners import Episode
 from tlxml_fast.linearize.batch import Batch
 from tlxml_fast.linearize.chunk import Chunk
@@ -174,6 +175,8 @@ def test_a_chunk_fits_the_memory(monkeypatch):
     monkeypatch.setattr(sys.modules[Chunk.__module__], "free_memory", lambda device: 10_000_000)
     chunk = Chunk.of(torch.device(DEVICE), bytes_a_vector=50_000, shared_bytes=200_000)
     assert (chunk.tasks, chunk.vectors) == (3, 32)
+    with memory.as_on_device(20_000_000):
+        assert Chunk.of(torch.device(DEVICE), bytes_a_vector=50_000, shared_bytes=200_000).tasks == 6
     small = Chunk.of(torch.device(DEVICE), bytes_a_vector=5_000_000, shared_bytes=200_000)
     assert (small.tasks, small.vectors) == (1, 1)
     with pytest.raises(tlx.TlxError, match="does not hold one task and one vector"):

@@ -24,6 +24,7 @@ LIBRARIES, LEAST = 704 << 20, 1 << 30
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 _limit: ContextVar[int | None] = ContextVar("memory limit", default=None)
+_on_device: ContextVar[int | None] = ContextVar("memory on a device", default=None)
 
 
 def parse_bytes(text: str | int) -> int:
@@ -57,6 +58,21 @@ def limited(limit: int | None) -> Iterator[None]:
 def limit() -> int | None:
     """The limit that holds here."""
     return _limit.get()
+
+
+@contextmanager
+def as_on_device(free: int | None) -> Iterator[None]:
+    """Chunks on a device are chosen inside as if so many bytes were free; by what is where None is given."""
+    token = _on_device.set(free)
+    try:
+        yield
+    finally:
+        _on_device.reset(token)
+
+
+def on_device() -> int | None:
+    """The bytes that chunks are chosen by here, unless what is free decides."""
+    return _on_device.get()
 
 
 def share(fraction: float, most: int) -> int:

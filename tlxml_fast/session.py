@@ -76,7 +76,7 @@ class Sessions:
         """The leading process opens first, and holds the lock for all."""
         world, axis = roster.world, roster.axis
         depends = {**context(self.learner, tried), **self.settings}
-        given = (self.store, depends, axis.ids, choices(), possible(), size, axis.names)
+        given = (self.store, depends, axis.ids, choices(tried.device), possible(), size, axis.names)
         if world.leads:
             opened = Store.open(*given)
         world.barrier()

@@ -10,9 +10,10 @@ from crash import assert_every_point_recovers, points
 
 import tlxml_fast as tlx
 import tlxml_fast.models
-from tlxml_fast import session
+from tlxml_fast import memory, session
 from tlxml_fast.files import tensors
 from tlxml_fast.gradients import Gradients
+from tlxml_fast.store import context
 
 INVERSES = {
     "woodbury": (tlx.Fisher(3), tlx.Woodbury(damping=0.05)),
@@ -132,6 +133,17 @@ def test_threads_are_those_of_the_first_run(tmp_path):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_device_is_filled_as_in_the_first_run(tmp_path, monkeypatch):
+    seen, of = [], Gradients._of
+    monkeypatch.setattr(Gradients, "_of", lambda *given: seen.append(memory.on_device()) or of(*given))
+    for free, count in ((123 << 20, 3), (456 << 20, 6)):
+        made = {**context.choices(torch.device("cpu")), "memory free on the device": free}
+        monkeypatch.setattr(session, "choices", lambda device, made=made: made)
+        run(tmp_path, count)
+    assert seen == [123 << 20] * 2
+    assert memory.on_device() is None
 
 
 SKETCHED = {"damping": 0.05, "tol": 1e-9}

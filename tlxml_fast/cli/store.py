@@ -16,6 +16,7 @@ from ..store import describe, verify
 from .common import console
 
 LONGEST = 80
+NO_MEMORY = {"memory": "no limit", "memory free on the device": "no device"}
 
 store = typer.Typer(no_args_is_help=True, help="What a store holds, and whether it is whole.")
 Directory = Annotated[Path, typer.Argument(help="What --store named.")]
@@ -56,6 +57,6 @@ def show_store(directory: Directory) -> None:
 
 def _in_words(what: str, value: object) -> str:
     """A value in a line: sizes in units, hashes and descriptions of modules by their beginnings."""
-    if what == "memory":
-        return "no limit" if value is None else bytes_of(value)
+    if what in NO_MEMORY:
+        return NO_MEMORY[what] if value is None else bytes_of(value)
     return shortened(" ".join(anything(value).split()), LONGEST)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import memory
 from ..errors import FallbackWarning, TlxError
 
 # Vectors that share a pass over the tasks' activations, and tasks beyond which a device gains nothing.
@@ -26,7 +27,7 @@ class Chunk:
     @classmethod
     def of(cls, device: torch.device, bytes_a_vector: int, shared_bytes: int) -> Chunk:
         """The largest chunk that fits: a task takes `shared_bytes`, and `bytes_a_vector` for each vector."""
-        free = free_memory(device)
+        free = memory.on_device() or free_memory(device)
         budget = int(SHARE * free)
         vectors = max(1, min(MOST_VECTORS, (budget - shared_bytes) // max(1, bytes_a_vector)))
         tasks = max(1, min(MOST_TASKS, budget // max(1, shared_bytes + vectors * bytes_a_vector)))
@@ -51,8 +52,12 @@ class Chunk:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that torch could allocate on a device, those it holds unused among them; a stand-in has 1 GiB."""
+    """Bytes that torch could allocate on a device, those it holds unused among them, or that a limit leaves there.
+
+    A stand-in for a device has 1 GiB.
+    """
     if device.type != "cuda":
         return 1 << 30
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
+    allocated = torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - allocated
+    return free if memory.limit() is None else max(0, min(free, memory.limit() - allocated))

@@ -14,6 +14,7 @@ from .. import memory
 from ..kept import hashed
 from ..learners import Learner
 from ..linearize import Linearization
+from ..linearize.chunk import free_memory
 from ..ops import _native
 from ..parallel import torch_threads
 from ..task import Task
@@ -40,9 +41,14 @@ def context(learner: Learner, lin: Linearization) -> dict[str, Any]:
     }
 
 
-def choices() -> dict[str, Any]:
+def choices(device: torch.device) -> dict[str, Any]:
     """What this run would choose, and a run that goes on from it follows."""
-    return {"threads": torch.get_num_threads(), "memory": memory.limit(), "SIMD level": simd_level()}
+    return {
+        "threads": torch.get_num_threads(),
+        "memory": memory.limit(),
+        "memory free on the device": free_memory(device) if device.type == "cuda" else None,
+        "SIMD level": simd_level(),
+    }
 
 
 def possible() -> dict[str, list[Any]]:

@@ -14,7 +14,7 @@ from ..distributed import World
 from ..kept import Checkpoints, Compute, Kept, Result, Tensors
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
-from ..memory import limited
+from ..memory import as_on_device, limited
 from ..parallel import torch_threads
 from ..timing import repeatable
 from .store import Store
@@ -41,7 +41,8 @@ class InStore(Kept):
             self.shard_size, chosen = self.store.shard_size, self.store.choices
             key = {"tasks": list(self.store.tasks), "processes": self.world.size}
             self.key, self.unfinished = key, Unfinished(self.store, self.world, key)
-            with limited(chosen["memory"]), torch_threads(chosen["threads"]):
+            free = chosen["memory free on the device"]
+            with limited(chosen["memory"]), as_on_device(free), torch_threads(chosen["threads"]):
                 yield
                 self.unfinished.forget()
 
