@@ -33,8 +33,8 @@ class Rows:
     def __init__(self, R: Tensor):
         self.R, self.N = R.double(), len(R)
 
-    def gram(self) -> Tensor:
-        return self.R @ self.R.mT
+    def gram(self, weights: Tensor | None = None) -> Tensor:
+        return (self.R if weights is None else self.R * weights) @ self.R.mT
 
     def push(self, V: Tensor) -> Tensor:
         return (self.R @ V.mT).mT

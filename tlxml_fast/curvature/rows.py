@@ -74,15 +74,21 @@ class Rows:
             gram(block, total)
         return self.world.sum(total * self.scale)
 
-    def gram(self) -> Tensor:
-        """RRᵀ, [N, N] in float64; N²q flops. By columns of R, of which every process takes some for all rows."""
+    def gram(self, weights: Tensor | None = None) -> Tensor:
+        """R diag(w) Rᵀ, [N, N] in float64; w > 0 [q], 1 unless given. N²q flops.
+
+        By columns of R, of which every process takes some for all rows.
+        """
         total = torch.zeros(self.N, self.N, dtype=torch.float64, device=self._device)
         size = self.world.size
         for start in range(0, self.q, COLUMNS * size):
             stop = min(self.q, start + COLUMNS * size)
             each = [World(rank, size).share(stop - start) for rank in range(size)]
             share = [slice(part.start, part.stop) for part in each]
-            mine = self.world.columns(self._columns(slice(start, stop)), share)
+            columns = self._columns(slice(start, stop))
+            if weights is not None:
+                columns *= weights[start:stop].sqrt()
+            mine = self.world.columns(columns, share)
             if mine.shape[1]:
                 gram(mine.mT, total)
         return self.world.sum(total).mul_(self.scale)

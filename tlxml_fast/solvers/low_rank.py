@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from ..errors import CurvatureError
 from .dual import Cholesky, Spectral
-
-# Rows that are formed at once where they are wanted one by one.
-ROWS_AT_ONCE = 256
 
 
 class RowsLike(Protocol):
@@ -19,8 +15,8 @@ class RowsLike(Protocol):
 
     N: int
 
-    def gram(self) -> Tensor:
-        """R Rᵀ, [N, N], which the caller may overwrite."""
+    def gram(self, weights: Tensor | None = None) -> Tensor:
+        """R diag(w) Rᵀ, [N, N], which the caller may overwrite; w > 0, 1 unless given."""
 
     def push(self, V: Tensor) -> Tensor:
         """V Rᵀ: [K, q] → [K, N]."""
@@ -35,9 +31,9 @@ class Factor:
     def __init__(self, F: Tensor):
         self.F, self.N = F, len(F)
 
-    def gram(self) -> Tensor:
-        """F Fᵀ."""
-        return self.F @ self.F.mT
+    def gram(self, weights: Tensor | None = None) -> Tensor:
+        """F diag(w) Fᵀ."""
+        return (self.F if weights is None else self.F * weights) @ self.F.mT
 
     def push(self, V: Tensor) -> Tensor:
         """V Fᵀ."""
@@ -49,15 +45,8 @@ class Factor:
 
 
 def weighted_gram(rows: RowsLike, D: Tensor) -> Tensor:
-    """R D⁻¹ Rᵀ, [N, N], for D of q entries: the Gram matrix where D is uniform, else 4N²q flops of products."""
-    if uniform(D):
-        return rows.gram().div_(float(D[0]))
-    K = torch.empty(rows.N, rows.N, dtype=torch.float64, device=D.device)
-    for start in range(0, rows.N, ROWS_AT_ONCE):
-        unit = D.new_zeros(min(ROWS_AT_ONCE, rows.N - start), rows.N)
-        unit.diagonal(start).fill_(1)
-        K[start : start + len(unit)] = rows.push(rows.pull(unit) / D)
-    return K
+    """R D⁻¹ Rᵀ, [N, N], for D of q entries; N²q flops."""
+    return rows.gram().div_(float(D[0])) if uniform(D) else rows.gram(1 / D)
 
 
 def uniform(D: Tensor) -> bool:

@@ -44,8 +44,8 @@ class Woodbury(Inverse):
                        rows, where the weight decay is uniform; Cholesky else
     allow_unconverged  warn of right-hand sides that do not reach tol, and go on
 
-    Exact, for N > q too. Of weight decay that differs between parameters, RD⁻¹Rᵀ depends on the damping: it takes a
-    Cholesky factorisation for each, and 4N²q flops to form, against N²q for RRᵀ. A solve is 4Nq + 4N² flops a
+    Exact, for N > q too. Of weight decay that differs between parameters, RD⁻¹Rᵀ depends on the damping: it is formed,
+    N²q flops, and factored by Cholesky's method for each. A solve is 4Nq + 4N² flops a
     right-hand side and as many for its residual, each refinement as many again; 5q·8 bytes a right-hand side.
 
     Raises CurvatureError for a curvature without rows (Hessian), damping + δ = 0, and what does not fit in memory.
