@@ -164,13 +164,17 @@ def reserved(numbers: int) -> Iterator[tuple[tl.tensor, np.ndarray]]:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
     memory = np.frombuffer(mmap.mmap(-1, 4 * numbers, flags=flags), dtype=np.float32)
     address = memory.ctypes.data
-    type_ = tl.pointer_type(tl.float32)
-    pointer = tl.tensor(interpreter.TensorHandle(np.array([address], dtype=np.uint64), type_), type_)
     _reserved.append((address, address + 4 * numbers))
     try:
-        yield pointer, memory
+        yield pointer_to(memory), memory
     finally:
         _reserved.remove((address, address + 4 * numbers))
+
+
+def pointer_to(memory: np.ndarray) -> tl.tensor:
+    """A kernel's pointer to float32 numbers."""
+    type_, address = tl.pointer_type(tl.float32), np.array([memory.ctypes.data], dtype=np.uint64)
+    return tl.tensor(interpreter.TensorHandle(address, type_), type_)
 
 
 # ---- what is put in the place of the interpreter's own ------------------------------------------------

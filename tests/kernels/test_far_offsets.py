@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,11 +37,12 @@ def test_softmax_gn():
     torch.testing.assert_close(got.view_as(want), want)
 
 
-def test_proto_gn():
+@pytest.mark.parametrize("beside", [False, True])
+def test_proto_gn(beside):
     from tlxml_fast.kernels import proto_gn as file
 
     S, n, C, D, tile = 4, 32, 2, 64, file.TILES[0]
-    K = FAR // (n * D)
+    K = FAR // (((S + n) if beside else n) * D)
     labels = torch.arange(S).remainder(C).expand(2, S).contiguous()
     support, query = torch.randn(2, S, D) / 8, torch.randn(2, n, D) / 8
     dquery = torch.randn(n, D)
@@ -51,22 +53,49 @@ def test_proto_gn():
     file._coefficients[grids[1]](query, means, centre, shared, 1.0, n, D, C, file.SQEUCLIDEAN, *tile[:3])
     with ExitStack() as stack:
 
-        def far(*sizes: int):
-            return stack.enter_context(strict_interpreter.reserved((K + 1) * torch.Size(sizes).numel()))
+        def far(numbers: int) -> tuple[object, np.ndarray]:
+            return stack.enter_context(strict_interpreter.reserved(numbers))
 
-        (ds, _), (dq, dq_memory), (gs, gs_memory), (gq, gq_memory) = (
-            far(S, D),
-            far(n, D),
-            far(S, D),
-            far(n, D),
-        )
-        pulls, _ = far(n, C)
-        dq_memory[K * n * D :] = dquery.flatten().numpy()
+        def of_task_1(memory: np.ndarray, examples: int) -> np.ndarray:
+            """Its first tangent, [examples, D], where the layout has it."""
+            first = memory[K * examples * D :]
+            return first.reshape(examples, K, D)[:, 0] if beside else first.reshape(examples, D)
+
+        if beside:
+            (dz, dz_memory), (gz, gz_memory) = (far(2 * (S + n) * K * D) for _ in range(2))
+            queries = (
+                strict_interpreter.pointer_to(memory[S * K * D :]) for memory in (dz_memory, gz_memory)
+            )
+            tangents = (dz, next(queries), gz, next(queries))
+            of_task_1(dz_memory, S + n)[S:] = dquery.numpy()
+        else:
+            sizes = [(K + 1) * examples * D for examples in (S, n, S, n)]
+            (ds, _), (dq, dq_memory), (gs, gs_memory), (gq, gq_memory) = map(far, sizes)
+            tangents = (ds, dq, gs, gq)
+            of_task_1(dq_memory, n)[:] = dquery.numpy()
+        pulls, _ = far((K + 1) * n * C)
         file._tangents[(1, 2)](
-            query, members, ds, dq, gs, gq, None, means, centre, shared, pulls,
-            K, S, n, D, C, True, False, *tile[:3],
-        )  # fmt: skip
-        got = [torch.from_numpy(m[K * size :].copy()) for m, size in ((gs_memory, S * D), (gq_memory, n * D))]
+            query,
+            members,
+            *tangents,
+            None,
+            means,
+            centre,
+            shared,
+            pulls,
+            K,
+            S,
+            n,
+            D,
+            C,
+            True,
+            beside,
+            *tile[:3],
+        )
+        if beside:
+            got = torch.from_numpy(of_task_1(gz_memory, S + n).copy()).split([S, n])
+        else:
+            got = [torch.from_numpy(of_task_1(m, k).copy()) for m, k in ((gs_memory, S), (gq_memory, n))]
     want = proto_gn_ref(
         support[1:], query[1:], labels[1:], torch.zeros(1, 1, S, D), dquery.view(1, 1, n, D), ways=C
     )
