@@ -1,15 +1,18 @@
 """Streamed scores answer as `Scores` do, without the matrix."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from streaming import DTYPES, SHAPES, assert_same, problem
 
 from tlxml_fast import Scores, TlxError
+from tlxml_fast.distributed import World
 from tlxml_fast.memory import limited
-from tlxml_fast.reductions import Ends, GroupSums
+from tlxml_fast.reductions import Ends, GroupSums, Reduction
 from tlxml_fast.scores import TaskAxis
 from tlxml_fast.streamed import StreamedScores
-from tlxml_fast.tiles import tiles
+from tlxml_fast.tiles import Tile, tiles
 
 inf, nan = torch.inf, torch.nan
 
@@ -197,3 +200,26 @@ def test_bad_input_is_named():
         next(scores.tiles(0))
     with pytest.raises(TlxError, match="157 training gradients, 157 marks in in_fit and 156"):
         StreamedScores(X, blocks, scores.test, TaskAxis(*(("",) * 156,) * 3), scores.in_fit)
+
+
+class Least:
+    """A reduction that several processes cannot join."""
+
+    def start(self, X: torch.Tensor) -> None:
+        self.least = torch.inf
+
+    def update(self, tile: Tile) -> None:
+        self.least = min(self.least, float(tile.values.min()))
+
+
+class Inherits(Least, Reduction):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Least, Inherits])
+def test_of_several_processes_a_reduction_has_to_join(kind):
+    X, _, blocks = problem(*next(iter(SHAPES)))
+    scores = streamed(X, blocks)
+    assert scores.reduce(kind())[0].least == scores.values.min()
+    with pytest.raises(TlxError, match=f"{kind.__name__} has no `join`: each of 2 processes"):
+        replace(scores, world=World(0, 2)).reduce(kind())

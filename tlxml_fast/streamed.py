@@ -147,10 +147,17 @@ class StreamedScores:
         return Extent(*(self._shaped(x)[..., 0] for x in (least, greatest, sums / len(self.train))))
 
     def reduce(self, *reductions: Reduction) -> tuple[Reduction, ...]:
-        """One pass for all of the reductions, which are given back: `Ends`, `GroupSums`, or others with an `update`.
+        """One pass for all of the reductions, which are given back: `Ends`, `GroupSums`, or another `Reduction`.
 
         They see queries as so many more test tasks, and scores by their value: `both_ends` knows the sign.
         """
+        if self.world.size > 1:
+            for reduction in reductions:
+                if getattr(type(reduction), "join", Reduction.join) is Reduction.join:
+                    raise TlxError(
+                        f"{type(reduction).__name__} has no `join`: each of {self.world.size} processes would have "
+                        "its own answer"
+                    )
         reduce_tiles(self._directions, self.blocks, *reductions, first=self._first)
         if self.world.size > 1:
             for reduction in reductions:
@@ -179,10 +186,10 @@ class StreamedScores:
         directions = self._directions
         needed = 8 * len(directions) * len(self.train)
         require(needed, f"a matrix of {len(directions):,} × {len(self.train):,} scores")
-        values = torch.empty(sum(map(len, self.blocks)), len(directions), dtype=torch.float64)
-        for tile in tiles(directions, self.blocks):
-            values[tile.first : tile.first + tile.values.shape[1]] = tile.values.mT
-        values = self.world.cat(values).mT.contiguous()
+        values = torch.zeros(len(directions), len(self.train), dtype=torch.float64)
+        for tile in tiles(directions, self.blocks, self._first):
+            values[:, tile.first : tile.first + tile.values.shape[1]] = tile.values
+        self.world.sum(values)  # of which each process has other columns
         return Scores(self._shaped(values), self.test, self.train, self.in_fit, self.target, self.info)
 
     @property

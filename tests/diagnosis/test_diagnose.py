@@ -48,6 +48,17 @@ def test_the_same_learner_agrees_with_itself_and_another_is_compared(classes):
     assert found.grade == at_least(expected, 0.9, 0.5)
 
 
+@pytest.mark.parametrize("inverse", [tlx.Dense(damping=0.1), tlx.CG(damping=0.1)], ids=["dense", "cg"])
+def test_with_a_store(classes, tmp_path, inverse):
+    learner, train, test = classes
+    found, plain = (
+        diagnose(fitted(learner, train, inverse=inverse, store=store), test) for store in (tmp_path, None)
+    )
+    assert {check.name: check.grade for check in found.checks} == {
+        check.name: check.grade for check in plain.checks
+    }
+
+
 def test_what_cannot_be_diagnosed(classes):
     learner, train, test = classes
     with pytest.raises(tlx.TlxError, match="no assumption to diagnose"):

@@ -109,9 +109,35 @@ def test_what_was_stopped_is_whole_and_told(tmp_path, stopped):
         run(tmp_path, "cg")
 
 
-def test_a_solve_that_was_asked_for_leaves_nothing(tmp_path):
-    made = tlx.TaskInfluence(learner(), inverse=INVERSES["cg"], store=tmp_path).fit(tasks(10))
-    made.solve(torch.ones(2, len(made.meta(0)), dtype=torch.float64))
+Q = sum(p.numel() for p in learner().parameters().values())
+ASKED = {
+    "solve": lambda made: made.solve(torch.eye(5, Q, dtype=torch.float64)).X,
+    "sweep": lambda made: made.damping_sweep([1e-2, 1e-3], tasks(3, seed=1)).scores[1].values,
+    "streamed": lambda made: made.stream_scores(tasks(3, seed=1)).values,
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_what_is_asked_for_and_not_kept_goes_on_in_another_process(tmp_path, stopped, what):
+    def asked(store) -> torch.Tensor:
+        return ASKED[what](tlx.TaskInfluence(learner(), inverse=INVERSES["cg"], store=store).fit(tasks(10)))
+
+    wanted = asked(tmp_path / "undisturbed")
+    shards = stopped.n
+    stopped.n, stopped.at = 0, shards - 1
+    with pytest.raises(KeyboardInterrupt):
+        asked(tmp_path / "killed")
+    stopped.n, stopped.at = 0, None
+    assert torch.equal(asked(tmp_path / "killed"), wanted)
+    assert stopped.n < shards / 2
+    assert not list((tmp_path / "killed" / "unfinished").iterdir())
+
+
+def test_what_did_not_converge_leaves_nothing(tmp_path):
+    made = tlx.TaskInfluence(learner(), inverse=tlx.CG(damping=1e-6, tol=1e-12, max_iter=3), store=tmp_path)
+    made.fit(tasks(10))
+    with pytest.raises(tlx.CurvatureError, match="did not converge"):
+        made.scores(tasks(3, seed=1))
     assert not list((tmp_path / "unfinished").iterdir())
 
 

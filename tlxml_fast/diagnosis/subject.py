@@ -124,7 +124,7 @@ class Subject:
     @cached_property
     def test_gradients(self) -> Tensor:
         """∇_ω of every test task's target, as gradients are compressed: [n_test, q]."""
-        with self.influence._session.active():
+        with self._active():
             return self.influence._explain(self.tests, self.target, per_query=False).rows.double()
 
     def raw_test_gradients(self, count: int) -> Tensor:
@@ -136,8 +136,9 @@ class Subject:
     @cached_property
     def _solved(self) -> tuple[Tensor, Certificate]:
         """H⁺ of the test gradients and, last, of ∇L, in one solve."""
+        B = torch.cat([self.test_gradients, self.pull[None]])
         with self._active():
-            return self.influence._solve(torch.cat([self.test_gradients, self.pull[None]]), self.inverse)
+            return self.influence._solve(B, self.inverse)
 
     @property
     def solutions(self) -> Tensor:
@@ -162,8 +163,9 @@ class Subject:
 
     def values_by(self, inverse: FittedInverse) -> Tensor:
         """I_perf by another inverse of the same curvature."""
+        B = self.test_gradients
         with self._active():
-            return self._products(self.influence._solve(self.test_gradients, inverse).X)
+            return self._products(self.influence._solve(B, inverse).X)
 
     def solve_gradients(self, tasks: list[int]) -> Tensor:
         """H⁺g_j of some fitted tasks, [len(tasks), q], float64."""

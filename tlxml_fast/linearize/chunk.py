@@ -27,7 +27,8 @@ class Chunk:
     @classmethod
     def of(cls, device: torch.device, bytes_a_vector: int, shared_bytes: int) -> Chunk:
         """The largest chunk that fits: a task takes `shared_bytes`, and `bytes_a_vector` for each vector."""
-        free = memory.on_device() or free_memory(device)
+        free = memory.on_device()
+        free = free_memory(device) if free is None else free
         budget = int(SHARE * free)
         vectors = max(1, min(MOST_VECTORS, (budget - shared_bytes) // max(1, bytes_a_vector)))
         tasks = max(1, min(MOST_TASKS, budget // max(1, shared_bytes + vectors * bytes_a_vector)))

@@ -10,6 +10,7 @@ from functools import partial
 from ..compression import SJLT
 from ..linearize.shards import KEPT
 from ..solvers.dual import LARGEST_EIGH
+from ..solvers.effective import PROBE_TOL, PROBES
 from ..solvers.woodbury import MOST_EIGH
 from .engine import Projected
 from .iterations import iterations, sketched_condition
@@ -44,15 +45,21 @@ def _exact(on: Phases) -> Iterator[Plan]:
     yield make("Woodbury", [*first, rows, *_by_rows(on, N), *last])
     curved, ends = min(q, N), on.ends()
     plain = iterations(job.condition, job.tol, K, curved)
-    yield make("CG", [*first, ends, on.tests(), _steps(on, plain, 0), *last], assumes=f"{plain} iterations")
+    steps = [_rank(on, iterations(job.condition, PROBE_TOL, PROBES, curved), 0), _steps(on, plain, 0)]
+    yield make("CG", [*first, ends, on.tests(), *steps, *last], assumes=f"{plain} iterations")
     s, N = job.rows_per_task, job.tasks * job.rows_per_task
     # it converges in the sketch's norm, which is up to √κ times the one asked for
     tol = job.tol / math.sqrt(job.condition)
-    few = iterations(sketched_condition(job.condition, curved, N), tol, K, curved)
+    sketched = sketched_condition(job.condition, curved, N)
+    few = iterations(sketched, tol, K, curved)
+    steps = [
+        _rank(on, iterations(sketched, PROBE_TOL / math.sqrt(job.condition), PROBES, curved), N),
+        _steps(on, few, N),
+    ]
     sketch = [on.rows(s, exact=False), on.gram(N), on.eigh(N)]
     yield make(
         f"CG, Sketch({_fisher(on)})",
-        [*first, ends, *sketch, on.tests(), _steps(on, few, N), *last],
+        [*first, ends, *sketch, on.tests(), *steps, *last],
         decomposed=N,
         assumes=f"{few} iterations",
     )
@@ -120,6 +127,11 @@ def _by_rows(on: Phases, N: int) -> list[Phase]:
 def _steps(on: Phases, count: int, sketched: int) -> Phase:
     """Of conjugate gradients, preconditioned by so many rows."""
     return on.iteration(on.job.tests, sketched).repeated(f"{count} iterations", count)
+
+
+def _rank(on: Phases, count: int, sketched: int) -> Phase:
+    """The effective rank, by so many iterations with its probes."""
+    return on.iteration(PROBES, sketched).repeated("effective rank", count)
 
 
 def _fisher(on: Phases) -> str:

@@ -64,13 +64,13 @@ def block_cg(
         Q, _, C = _orthonormal(B, torch.eye(len(B), dtype=B.dtype, device=B.device), scale, aim)
         P = Q
     else:
-        X, Q, C, P = (found[name] for name in "XQCP")
+        X, Q, C, P = (found.pop(name, B[:0]) for name in "XQCP")
         aim, iteration, finished = float(found["aim"]), int(found["iteration"]), bool(found["finished"])
 
     def state() -> Tensors:
         numbers = {"aim": aim, "iteration": iteration, "finished": finished}
         each = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
-        return {"X": X, "Q": Q, "C": C, "P": P, **each}
+        return {"X": X, **each} if finished else {"X": X, "Q": Q, "C": C, "P": P, **each}
 
     while len(Q) and iteration < most and not finished:
         T = product(P)

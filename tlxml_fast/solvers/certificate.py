@@ -27,7 +27,7 @@ class Certificate:
     smallest: float | None = None
     """The smallest; an estimate by Lanczos is not below the true one."""
     effective_rank: float | None = None
-    """Σ λ_i/(λ_i + λ) over the eigenvalues of A, where they are known."""
+    """Σ λ_i/(λ_i + λ) over the eigenvalues of A; where these are not known, by random vectors (`effective_rank`)."""
     iterations: int = 0
     """Of conjugate gradients, or of refinement."""
     passes: int = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..curvature import CurvatureOperator
 from ..errors import CurvatureError
+from ..kept import Tensors
 from .base import (
     FittedInverse,
     Inverse,
@@ -21,8 +23,9 @@ from .base import (
     describe_damping,
     right_hand_sides,
 )
-from .block_cg import block_cg
+from .block_cg import Run, block_cg
 from .certificate import Certificate, Solution, judge, relative_residuals
+from .effective import PROBE_TOL, effective_rank
 from .memory import require_memory
 from .preconditioners import NAMED, FittedPreconditioner, NoPreconditioner, Preconditioner, Split
 from .products import Products, rounding
@@ -48,9 +51,10 @@ class CG(Inverse):
     allow_unconverged  warn of right-hand sides that do not reach tol, and go on
     seed               of the start of the Lanczos iteration for the ends of the spectrum
 
-    `fit` takes at most 40 passes of 4 vectors for those, and what the preconditioner takes. About √κ/2·ln(2/tol)
-    iterations at a condition number κ after preconditioning, fewer with many right-hand sides. 10Kq·8 bytes; 14K²q
-    flops an iteration beside the product, so that thousands of right-hand sides are better solved in parts.
+    `fit` takes at most 40 passes of 4 vectors for those, and what the preconditioner takes. The first solve is followed
+    by one of two vectors to a residual of 10⁻³, for the effective rank. About √κ/2·ln(2/tol) iterations at a condition
+    number κ after preconditioning, fewer with many right-hand sides. 10Kq·8 bytes; 14K²q flops an iteration beside the
+    product, so that thousands of right-hand sides are better solved in parts.
 
     Raises CurvatureError for a matrix that is not positive definite, whether the Lanczos iteration or conjugate
     gradients come upon it, with the most negative Ritz value and the damping that would do; and for right-hand sides
@@ -123,23 +127,10 @@ class FittedCG(FittedInverse):
         require_memory(8 * BLOCKS * B.numel(), f"CG for {len(B):,} right-hand sides at once", B.device)
         passes, iterations, starts = self.products.passes, 0, 0
         X, R, scale = torch.zeros_like(B), B, _positive(B.norm(dim=1))
-        whitened_scale = _positive(self.split.whiten(B).norm(dim=1))
         worst = float((B.norm(dim=1) / scale).max()) if len(B) else 0.0
         while worst > self.tol and iterations < inverse.max_iter:
-            run = block_cg(
-                self._whitened_product,
-                self.split.whiten(R),
-                whitened_scale,
-                self.tol,
-                lambda residuals: self.split.restore(residuals).norm(dim=1) / scale,
-                inverse.max_iter - iterations,
-                self.products.checkpoints(
-                    "cg", {**inverse.describe(), "damping": self.damping, "start": starts}, B, R
-                ),
-            )
+            run = self._iterated(R, B, self.tol, inverse.max_iter - iterations, starts)
             iterations += run.iterations
-            if run.negative is not None:
-                self._refuse(*run.negative)
             tried = X + self.split.unwhiten(run.X)
             left = B - self._product(tried)
             before, worst = worst, float((left.norm(dim=1) / scale).max())
@@ -162,7 +153,7 @@ class FittedCG(FittedInverse):
             converged=bool((residuals <= self.tol).all()),
         )
         judge(certificate, inverse.allow_unconverged, self._advice(iterations))
-        return Solution(X, certificate)
+        return Solution(X, replace(certificate, effective_rank=self.effective_rank))
 
     def at(self, damping: float | Relative) -> FittedCG:
         """Another damping of the same operator, with the same estimates and sketch."""
@@ -182,6 +173,38 @@ class FittedCG(FittedInverse):
             "passes": self.products.passes,
             "vectors": self.products.vectors,
         }
+
+    @cached_property
+    def effective_rank(self) -> float:
+        """By two vectors; where they do not converge, more than it is."""
+        settings = {**self.inverse.describe(), "damping": self.damping}
+
+        def solve(Z: Tensor) -> Tensor:
+            return self.split.unwhiten(self._iterated(Z, Z, PROBE_TOL, self.inverse.max_iter).X)
+
+        def compute() -> Tensors:
+            operator = self.products.operator
+            found = effective_rank(solve, self.damping, operator.q, operator.device)
+            return {"rank": torch.tensor(found, dtype=torch.float64)}
+
+        return float(self.products.once("effective-rank", settings, compute)["rank"])
+
+    def _iterated(self, R: Tensor, B: Tensor, tol: float, most: int, start: int = 0) -> Run:
+        """The iteration for right-hand sides R, to residuals relative to B; CurvatureError at negative curvature."""
+        scale = _positive(B.norm(dim=1))
+        settings = {**self.inverse.describe(), "damping": self.damping, "tol": tol, "start": start}
+        run = block_cg(
+            self._whitened_product,
+            self.split.whiten(R),
+            _positive(self.split.whiten(B).norm(dim=1)),
+            tol,
+            lambda residuals: self.split.restore(residuals).norm(dim=1) / scale,
+            most,
+            self.products.checkpoints("cg", settings, B, R),
+        )
+        if run.negative is not None:
+            self._refuse(*run.negative)
+        return run
 
     def _product(self, V: Tensor) -> Tensor:
         return self.products(V) + self.damping * V

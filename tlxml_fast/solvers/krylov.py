@@ -60,8 +60,8 @@ def block_lanczos(
     if found is None:
         Q, n, passes = orthonormal(gaussian(block, q, random, device), V[:0]), 0, 0
     else:
-        Q, n, passes = found["Q"], len(found["V"]), int(found["passes"])
-        V[:n], T[:n, :n] = found["V"], found["T"]
+        Q, n, passes = found.pop("Q"), len(found["V"]), int(found["passes"])
+        V[:n], T[:n, :n] = found.pop("V"), found.pop("T")
         random.set_state(found["random"].cpu())
 
     def state() -> Tensors:

@@ -24,6 +24,7 @@ from .base import (
 )
 from .certificate import Certificate, Solution, relative_residuals
 from .dual import Spectral
+from .effective import effective_rank
 from .low_rank import DiagonalPlusRows, Factor, require_positive, uniform, weighted_gram
 from .memory import require_memory
 from .products import Products, gaussian, generator
@@ -136,7 +137,7 @@ class FittedNystrom(FittedInverse):
     U: Tensor
     solver: DiagonalPlusRows
     damping: float
-    effective_rank: float | None
+    effective_rank: float
 
     def solve(self, B: Tensor) -> Solution:
         """The sketch's inverse, and one pass over the tasks to certify it."""
@@ -186,9 +187,10 @@ def _with_damping(
     require_positive(D)
     rows = Factor(values.sqrt()[:, None] * U)
     solver = DiagonalPlusRows(rows, D, Spectral.of(weighted_gram(rows, D)))
-    effective = None
     if uniform(decay):
         delta = float(decay[0])
         effective = float(((values + delta) / (values + delta + value)).sum())
         effective += (len(decay) - len(values)) * delta / (delta + value)
+    else:
+        effective = effective_rank(solver.solve, value, len(decay), decay.device)
     return FittedNystrom(inverse, products, ends, values, U, solver, value, effective)

@@ -40,7 +40,7 @@ class Products:
         made, done = torch.empty_like(V), 0
         if (found := checkpoints.latest()) is not None:
             done = len(found["CV"])
-            made[:done] = found["CV"]
+            made[:done] = found.pop("CV")
         while done < len(V):
             part = V[done : done + AT_ONCE]
             made[done : done + len(part)] = self(part) - self.operator.decay * part

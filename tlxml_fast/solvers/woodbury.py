@@ -22,6 +22,7 @@ from .base import (
 )
 from .certificate import Certificate, Solution, judge, relative_residuals
 from .dual import Cholesky, Spectral
+from .effective import effective_rank
 from .low_rank import DiagonalPlusRows, RowsLike, require_positive, uniform, weighted_gram
 from .memory import require_memory
 from .spectrum import extreme_eigenvalues
@@ -134,7 +135,8 @@ class _System:
         D = self.decay + value
         require_positive(D)
         solver = DiagonalPlusRows(self.rows, D, Cholesky(weighted_gram(self.rows, D)))
-        return FittedWoodbury(self, solver, value, ends.largest, ends.smallest, None, None)
+        effective = effective_rank(solver.solve, value, len(D), D.device)
+        return FittedWoodbury(self, solver, value, ends.largest, ends.smallest, effective, None)
 
 
 class _ByRows:
@@ -157,7 +159,7 @@ class FittedWoodbury(FittedInverse):
     damping: float
     largest: float
     smallest: float
-    effective_rank: float | None
+    effective_rank: float
     gram: Spectral | None
     """Of RRᵀ, which serves every damping; None after a Cholesky factorisation."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..distributed import World
+from ..errors import CurvatureError
 from ..kept import Checkpoints, Compute, Kept, Result, Tensors
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
@@ -44,7 +45,7 @@ class InStore(Kept):
             free = chosen["memory free on the device"]
             with limited(chosen["memory"]), as_on_device(free), torch_threads(chosen["threads"]):
                 yield
-                self.unfinished.forget()
+                self.unfinished.forget_what_was_asked()
 
     def shard(self, kind: str, shards: Shards, i: int, compute: Compute) -> Tensors:
         """What `compute` makes of shard i, mapped from its file; only tasks that are not in it are computed."""
@@ -65,13 +66,18 @@ class InStore(Kept):
         key = {**self.key, **depends}
         found = self._read(name, key)
         if found is None:
-            with self.unfinished.of(name):
-                tensors, header = compute()
+            try:
+                with self.unfinished.of(name):
+                    tensors, header = compute()
+            except CurvatureError:  # the same run would come to it again
+                self.unfinished.forget(name)
+                raise
             if self.world.leads:
                 self.store.write_whole(name, key, {name: t.cpu() for name, t in tensors.items()}, header)
             # as the next run has it: how a matrix lies in memory decides the last bits of what is made of it
             found = self._read(name, key)
-        self.unfinished.forget(name)
+        if self.store.is_open:
+            self.unfinished.forget(name)
         return found
 
     def sum(
@@ -83,12 +89,17 @@ class InStore(Kept):
         advance: Callable[[int], None],
         *given: Tensor,
     ) -> None:
-        """From where it was left."""
-        self.unfinished.sum(depends, shards, total, add, advance, given)
+        """From where it was left, while the store is open."""
+        if self.store.is_open:
+            self.unfinished.sum(depends, shards, total, add, advance, given)
+        else:
+            super().sum(depends, shards, total, add, advance, *given)
 
     def checkpoints(self, name: str, depends: Mapping[str, Any], *given: Tensor) -> Checkpoints:
-        """In the store."""
-        return self.unfinished.checkpoints(name, depends, given)
+        """In the store, while it is open."""
+        if self.store.is_open:
+            return self.unfinished.checkpoints(name, depends, given)
+        return super().checkpoints(name, depends, *given)
 
     def _read(self, name: str, key: Mapping[str, Any]) -> Result | None:
         """What the leading process finds, for all."""

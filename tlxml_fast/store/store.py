@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,11 @@ class Store:
                 os.close(descriptor)
             raise
         return cls(root, manifest, tasks, descriptor)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be written."""
+        return self._open
 
     def close(self) -> None:
         """Let go of the lock. Mapped tensors stay valid, and what is stored may still be read."""
@@ -198,11 +203,11 @@ class Store:
         """As `write_whole`, of what there is of a result."""
         self._write_named(layout.unfinished_path(self.root, name), name, key, tensors, header)
 
-    def remove_unfinished(self, beginning: str) -> None:
-        """Remove all with a name that begins so: their result is there, or nobody is to go on with it."""
+    def remove_unfinished(self, unwanted: Callable[[str], bool]) -> None:
+        """Remove those whose names are unwanted: their result is there, or nobody is to go on with it."""
         self._require_open()
         for name, path in layout.unfinished(self.root):
-            if name.startswith(beginning):
+            if unwanted(name):
                 with writing(path):
                     disk.remove(path)
 

@@ -17,7 +17,8 @@ from .store import Store
 
 # So much work is lost at most, and more only where keeping it would take more than this share of the time.
 SECONDS, SHARE = 30.0, 0.05
-OWNER = "--"
+# Between the name of a result and that of what there is of it; and what no result is made of, but was asked for.
+OF, ASKED = "--", "asked"
 
 
 class Clock:
@@ -41,28 +42,34 @@ class Clock:
 
 
 class Unfinished:
-    """Sums and iterations under way. Their files are named by what they are of, and go when that is kept itself.
+    """Sums and iterations under way. Their files are named by the result that they are of, and go when it is kept.
 
-    A sum is of the shards of one process, which keeps its own; an iteration is the same in all, and the leading one
-    keeps it for all.
+    Those of what is asked for and not kept, such as `TaskInfluence.solve`, go when it has been given. A sum is of the
+    shards of one process, which keeps its own; an iteration is the same in all, and the leading one keeps it for all.
     """
 
     def __init__(self, store: Store, world: World, key: Mapping[str, Any]):
         self.store, self.world, self.key = store, world, key
         self.sums, self.states = Clock(), Clock()
-        self._of = "asked"
+        self._of, self._given = ASKED, set[str]()
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         """What is begun inside belongs to a result of this name."""
         before, self._of = self._of, name
-        yield
-        self._of = before
+        try:
+            yield
+        finally:
+            self._of = before
 
-    def forget(self, name: str = "asked") -> None:
-        """A result is kept, or was handed over: what there was of it goes."""
+    def forget(self, name: str) -> None:
+        """A result is kept: what there was of it goes."""
         if self.world.leads:
-            self.store.remove_unfinished(name + OWNER)
+            self.store.remove_unfinished(lambda held: held.startswith(name + OF))
+
+    def forget_what_was_asked(self) -> None:
+        """It has been given: what this process kept of it goes."""
+        self.store.remove_unfinished(self._given.__contains__)
 
     def sum(
         self,
@@ -74,11 +81,11 @@ class Unfinished:
         given: tuple[Tensor, ...],
     ) -> None:
         """As `Kept.sum`; from where the same sum of this process was left."""
-        name = f"{self._of}{OWNER}sum-{self.world.rank}"
+        name = self._name(f"sum-{self.world.rank}", mine=True)
         key = {**self.key, **depends, "given": hashed(*given), "rank": self.world.rank}
         found, done = self.store.read_unfinished(name, key), 0
         if found is not None:
-            total.copy_(found[0]["total"])
+            total.copy_(found[0].pop("total"))
             done = found[1]["shards"]
             advance(sum(len(shards.positions(i)) for i in shards.mine[:done]))
         for i in shards.mine[done:]:
@@ -91,7 +98,13 @@ class Unfinished:
     def checkpoints(self, name: str, depends: Mapping[str, Any], given: tuple[Tensor, ...]) -> Checkpoints:
         """As `Kept.checkpoints`."""
         key = {**self.key, **depends, "given": hashed(*given)}
-        return _Stored(self, f"{self._of}{OWNER}{name}-{digest(key)}", key)
+        return _Stored(self, self._name(f"{name}-{digest(key)}", mine=self.world.leads), key)
+
+    def _name(self, what: str, mine: bool) -> str:
+        name = f"{self._of}{OF}{what}"
+        if mine and self._of == ASKED:
+            self._given.add(name)
+        return name
 
 
 class _Stored(Checkpoints):
@@ -107,8 +120,7 @@ class _Stored(Checkpoints):
         [there] = world.items([found is not None] if world.leads else [])
         if not there:
             return None
-        # copies, that lie in memory as what they are copies of did
-        return {name: t.clone() for name, t in world.shared(None if found is None else found[0]).items()}
+        return world.shared(None if found is None else found[0])
 
     def offer(self, state: Callable[[], Tensors]) -> None:
         """Written by the leading process, when it is time."""
