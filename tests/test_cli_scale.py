@@ -38,6 +38,29 @@ def test_every_way_gives_scores_and_a_certificate(trained, tmp_path, way):  # no
     assert len(scores.info["certificate"]["residuals"]) == 3
 
 
+def test_only_the_ends_of_the_ranking(trained, tmp_path):  # noqa: F811
+    given = ["influence", trained, "--out", tmp_path, "--test-tasks", 3, *WAYS["fisher"]]
+    assert tlxml(*given).returncode == 0
+    scores = Scores.load(tmp_path / "scores.safetensors")
+    (tmp_path / "scores.safetensors").unlink()
+    done = tlxml(*given, "--top", 4)
+    assert done.returncode == 0, done.stderr
+    assert f"The ranking is {tmp_path / 'ranking.json'}" in done.stdout.replace("\n", "")
+    assert not (tmp_path / "scores.safetensors").exists()
+    found = json.loads((tmp_path / "ranking.json").read_text())
+    assert found["target"] == "loss"
+    assert found["info"]["training_tasks"] == 12
+    for end, ranking in (("helpful", scores.helpful(4)), ("harmful", scores.harmful(4))):
+        for i, test in enumerate(found["test"]):
+            assert test["name"] == scores.test.names[i]
+            assert [row["position"] for row in test[end]] == ranking.indices[i].tolist()
+            assert [row["train"] for row in test[end]] == [scores.train.names[j] for j in ranking.indices[i]]
+            assert [row["score"] for row in test[end]] == pytest.approx(ranking.values[i].tolist(), rel=1e-4)
+    wrong = tlxml(*given, "--top", 0)
+    assert wrong.returncode == 2
+    assert "top is between 1 and 1,024, not 0" in wrong.stderr
+
+
 def test_store_log_and_report(trained, tmp_path):  # noqa: F811
     store, log, records = tmp_path / "store", tmp_path / "run.log", tmp_path / "run.jsonl"
     command = ["influence", trained, "--out", tmp_path, "--test-tasks", 3, *WAYS["fisher"], "--store", store]

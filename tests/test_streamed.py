@@ -1,5 +1,6 @@
 """Streamed scores answer as `Scores` do, without the matrix."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -202,6 +203,19 @@ def test_bad_input_is_named():
         StreamedScores(X, blocks, scores.test, TaskAxis(*(("",) * 156,) * 3), scores.in_fit)
 
 
+def test_ends_per_query_as_json(tmp_path):
+    X, _, blocks = problem(*SHAPES[3])
+    scores = streamed(torch.stack([X, 2 * X, -X], 1), blocks, target="margin")
+    scores.save_ranked(tmp_path / "ranking.json", 2)
+    found = json.loads((tmp_path / "ranking.json").read_text())
+    ends = scores.ranked(2)
+    for i, test in enumerate(found["test"]):
+        for j, query in enumerate(test["queries"]):
+            for end, ranking in zip(ends._fields, ends, strict=True):
+                assert [row["position"] for row in query[end]] == ranking.indices[i, j].tolist()
+                assert [row["score"] for row in query[end]] == ranking.values[i, j].tolist()
+
+
 class Least:
     """A reduction that several processes cannot join."""
 
@@ -218,7 +232,7 @@ class Inherits(Least, Reduction):
 
 @pytest.mark.parametrize("kind", [Least, Inherits])
 def test_of_several_processes_a_reduction_has_to_join(kind):
-    X, _, blocks = problem(*next(iter(SHAPES)))
+    X, _, blocks = problem(*SHAPES[3])
     scores = streamed(X, blocks)
     assert scores.reduce(kind())[0].least == scores.values.min()
     with pytest.raises(TlxError, match=f"{kind.__name__} has no `join`: each of 2 processes"):

@@ -2,6 +2,7 @@
 
 DIR/checkpoint.safetensors   train: the learner, its δ, its history, the tasks it was trained on
 DIR/scores.safetensors       influence: the scores, their names, how they were computed
+DIR/ranking.json             influence with top: the ends of each test task's ranking, and the same
 DIR/diagnosis.json           diagnose
 DIR/report.html              report
 DIR/profile.json, trace.json profile: what each operation took, and when it ran
@@ -27,23 +28,25 @@ from .curvature import Curvature
 from .data.spec import TaskSpec
 from .diagnosis import diagnosis_of
 from .distributed import joined, local_device
-from .errors import BackendError, CheckpointError, InfluenceWarning, LearnerError
+from .errors import BackendError, CheckpointError, InfluenceWarning, LearnerError, TlxError
 from .files import write_json
 from .influence import TaskInfluence
 from .learners import MAML, Learner, ProtoNet
 from .models import conv4, mlp
+from .ops.topk import K_MAX
 from .profiling import Profile, span
 from .progress import logged, say
 from .report import write_report
 from .scores import Scores
 from .solvers import Inverse
 from .store import in_words
+from .streamed import StreamedScores
 from .targets import check_target
 from .task import TaskSet
 from .training import meta_train
 
 CHECKPOINT, SCORES, REPORT = "checkpoint.safetensors", "scores.safetensors", "report.html"
-DIAGNOSIS = "diagnosis.json"
+DIAGNOSIS, RANKING = "diagnosis.json", "ranking.json"
 PROFILE, TRACE = "profile.json", "trace.json"
 
 
@@ -107,7 +110,7 @@ def train_run(
     train, val = tasks.tasks(), held_out.tasks()
     learner = model.build(train[0].shape.features, tasks.ways, seed)
     learner.module.to(where)
-    for stale in (SCORES, REPORT, PROFILE, TRACE, DIAGNOSIS):  # they are of another checkpoint
+    for stale in (SCORES, RANKING, REPORT, PROFILE, TRACE, DIAGNOSIS):  # they are of another checkpoint
         (out / stale).unlink(missing_ok=True)
     meta_train(
         learner,
@@ -137,23 +140,28 @@ def influence_run(
     compression: Compression | None = None,
     store: Path | None = None,
     memory: str | None = None,
+    top: int | None = None,
     device: str = "cpu",
     log: Path | None = None,
     log_json: Path | None = None,
     progress: bool = True,
-) -> Scores | None:
+) -> Scores | StreamedScores | None:
     """Influence of the run's training tasks on held-out tasks, left in OUT/scores.safetensors.
 
     run          the directory that train made, or a checkpoint of its
     train_tasks  how many of the tasks trained on; all unless given
     test_seed    of the held-out tasks; those training was judged on unless given
     store        what is computed on the way is kept there, and read where it is there
+    top          only so many of either end of each test task's ranking, left in OUT/ranking.json: there are never all
+                 scores in memory
     log          a file that progress is appended to; log_json as JSON lines
 
     Under torchrun every process calls it, and one of them writes: the others get None.
     """
     start = time.perf_counter()
     check_target(target)
+    if top is not None and not 1 <= top <= K_MAX:
+        raise TlxError(f"top is between 1 and {K_MAX:,}, not {top}")
     checkpoint = run if run.is_file() else existing(run / CHECKPOINT, "train")
     with span("read checkpoint"):
         learner = load_checkpoint(checkpoint)
@@ -184,7 +192,12 @@ def influence_run(
                 memory=memory,
                 store=store,
             )
-            scores = influence.fit(train_set).scores(test_set, target=target)
+            influence.fit(train_set)
+            if top is None:
+                scores = influence.scores(test_set, target=target)
+            else:
+                scores = influence.stream_scores(test_set, target=target)
+                scores.ranked(top)
         if not world.leads:
             return None
         for warning in caught:
@@ -199,13 +212,17 @@ def influence_run(
             "seconds": {**scores.info["seconds"], "total": time.perf_counter() - start},
         }
         scores = replace(scores, info=info)
+        written_to = out / (SCORES if top is None else RANKING)
         with span("write scores"):
-            scores.save(out / SCORES)
+            if top is None:
+                scores.save(written_to)
+            else:
+                scores.save_ranked(written_to, top)
         for written in logs:
             for text in said:
                 written.event("warning", f"warning: {text}", message=text)
             seconds = info["seconds"]
-            written.event("done", f"the scores are {out / SCORES}", scores=str(out / SCORES), seconds=seconds)
+            written.event("done", f"the scores are {written_to}", scores=str(written_to), seconds=seconds)
         return scores
 
 

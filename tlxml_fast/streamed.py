@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .distributed import World
 from .errors import TlxError
+from .files import write_json
 from .gemm import library
 from .memory import require
 from .ops.topk import TopK
@@ -201,6 +202,34 @@ class StreamedScores:
         """Write all scores as `Scores.save` does, for `Scores.load`; refused where `materialize` is."""
         self.materialize().save(path)
 
+    def save_ranked(self, path: str | os.PathLike[str], k: int) -> None:
+        """Write both ends of the ranking, `ranked(k)`, as JSON.
+
+            {"target": …, "test": [{"name", "group", "helpful": [{"train", "group", "position", "score"}, …],
+             "harmful": […]}, …], "info": …}
+
+        The best of an end comes first; `position` is that of a training task among all. Of scores per query, "queries"
+        has both ends of each.
+        """
+        ends = self.ranked(k)
+
+        def of(*at: int) -> dict[str, Any]:
+            return {end: self._listed(ranking, at) for end, ranking in zip(ends._fields, ends, strict=True)}
+
+        tests = [
+            {
+                "name": name,
+                "group": group,
+                **(
+                    of(i)
+                    if self.solved.ndim == 2
+                    else {"queries": [of(i, j) for j in range(self.solved.shape[1])]}
+                ),
+            }
+            for i, (name, group) in enumerate(zip(self.test.names, self.test.groups, strict=True))
+        ]
+        write_json(path, {"target": self.target, "test": tests, "info": dict(self.info)})
+
     # ---- inside -------------------------------------------------------------------------------------
 
     @property
@@ -210,6 +239,14 @@ class StreamedScores:
 
     def _shaped(self, values: Tensor) -> Tensor:
         return values.unflatten(0, self.solved.shape[:-1])
+
+    def _listed(self, ranking: Ranking, at: tuple[int, ...]) -> list[dict[str, Any]]:
+        positions, values = ranking.indices[at].tolist(), ranking.values[at].tolist()
+        names, groups = self.train.names, self.train.groups
+        return [
+            {"train": names[j], "group": groups[j], "position": j, "score": value}
+            for j, value in zip(positions, values, strict=True)
+        ]
 
     def _ranking(self, end: TopK, k: int) -> Ranking:
         indices, values = (self._shaped(x[:, :k].cpu()) for x in (end.indices, end.values))

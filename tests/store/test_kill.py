@@ -20,30 +20,41 @@ TLXML = [sys.executable, "-m", "tlxml_fast"]
 TRAIN = split(
     "train --data digits --ways 3 --shots 2 --queries 2 --tasks 160 --eval-tasks 6 --steps 4 --model mlp --hidden 16"
 )
-INFLUENCE = split(
-    "--curvature fisher --rows-per-task 8 --dtype float64 --test-tasks 24 --memory 1GiB --quiet"
+INFLUENCE = {
+    "fisher": split("--curvature fisher --rows-per-task 8"),
+    "cg": split("--inverse cg --preconditioner nystrom --damping 1e-3 --tol 1e-9"),
+}
+ALWAYS = split("--dtype float64 --test-tasks 24 --memory 1GiB --quiet")
+KILLS = {"fisher": 50, "cg": 25}
+# The command, keeping every state of an iteration rather than one in half a minute.
+KEEPING = (
+    "from tlxml_fast.store import unfinished; unfinished.SECONDS = 0; from tlxml_fast.cli import main; main()"
 )
-KILLS = 50
 
 
-def influence(run: Path, out: Path) -> list[str]:
+def influence(run: Path, out: Path, kind: str = "fisher") -> list[str]:
     """A run of some seconds beyond its start."""
-    return [*TLXML, "influence", str(run), "--out", str(out), "--store", str(out / "store"), *INFLUENCE]
+    command = TLXML if kind == "fisher" else [sys.executable, "-c", KEEPING]
+    where = ["influence", str(run), "--out", str(out), "--store", str(out / "store")]
+    return [*command, *where, *INFLUENCE[kind], *ALWAYS]
 
 
 @pytest.mark.crash
-def test_kill_minus_nine(tmp_path):
+@pytest.mark.parametrize("kind", INFLUENCE)
+def test_kill_minus_nine(tmp_path, kind):
     subprocess.run([*TLXML, *TRAIN, "--out", tmp_path / "run", "--quiet"], check=True, capture_output=True)
     start = time.perf_counter()
-    subprocess.run(influence(tmp_path / "run", tmp_path / "undisturbed"), check=True, capture_output=True)
+    subprocess.run(
+        influence(tmp_path / "run", tmp_path / "undisturbed", kind), check=True, capture_output=True
+    )
     takes = time.perf_counter() - start
     wanted = Scores.load(tmp_path / "undisturbed" / "scores.safetensors")
     draw, kills, rounds = random.Random(0), 0, 0
-    while kills < KILLS:
+    while kills < KILLS[kind]:
         rounds += 1
         out = tmp_path / f"killed-{rounds}"
         for _ in range(5):  # then it may finish
-            process = subprocess.Popen(influence(tmp_path / "run", out), stderr=subprocess.PIPE)
+            process = subprocess.Popen(influence(tmp_path / "run", out, kind), stderr=subprocess.PIPE)
             try:
                 process.wait(takes * draw.uniform(0.4, 1.05))
                 break
@@ -51,7 +62,7 @@ def test_kill_minus_nine(tmp_path):
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 kills += 1
-        subprocess.run(influence(tmp_path / "run", out), check=True, capture_output=True)
+        subprocess.run(influence(tmp_path / "run", out, kind), check=True, capture_output=True)
         found = Scores.load(out / "scores.safetensors")
         assert torch.equal(found.values, wanted.values), f"round {rounds}"
         assert found.info["certificate"] == wanted.info["certificate"]

@@ -38,7 +38,7 @@ def diagnose(context: typer.Context, retrain: int, hessian_tasks: int | None, **
 
 
 def _signature() -> inspect.Signature:
-    """The options of influence, and two more."""
+    """The options of influence that are not about what is written, and two more."""
     more = {
         "retrain": Annotated[
             int, typer.Option(help="Train again from so many other seeds, and compare the scores.")
@@ -51,7 +51,9 @@ def _signature() -> inspect.Signature:
         ],
     }
     defaults = {"retrain": 0, "hessian_tasks": None}
-    shared = inspect.signature(influence, eval_str=True).parameters.values()
+    shared = [
+        p for name, p in inspect.signature(influence, eval_str=True).parameters.items() if name != "top"
+    ]
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [
         inspect.Parameter(name, keyword, default=defaults[name], annotation=kind)

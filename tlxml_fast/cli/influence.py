@@ -10,7 +10,7 @@ import torch
 import typer
 
 from ..curvature import Fisher, GaussNewton, Hessian, Identity
-from ..runs import SCORES, influence_run
+from ..runs import RANKING, SCORES, influence_run
 from .common import Device, Quiet, console, one_of
 from .inverses import INVERSES, compression_of, inverse_of
 
@@ -79,6 +79,10 @@ def influence(
         ),
     ] = None,
     memory: Annotated[str | None, typer.Option(help="What may be resident, such as 8GiB.")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Only so many of either end of each test task's ranking, in ranking.json."),
+    ] = None,
     target: Annotated[
         str,
         typer.Option(
@@ -106,7 +110,14 @@ def influence(
     given = influence_arguments(**locals())
     scores = influence_run(**given)
     if scores is not None:  # this process leads
-        console.print(f"{scores}\nThe scores are {given['out'] / SCORES}", highlight=False)
+        console.print(f"{scores}\n{where_results_are(given)}", highlight=False)
+
+
+def where_results_are(given: dict[str, Any]) -> str:
+    """Of `influence_run` with these arguments, in a sentence."""
+    if given["top"] is None:
+        return f"The scores are {given['out'] / SCORES}"
+    return f"The ranking is {given['out'] / RANKING}"
 
 
 def influence_arguments(

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..profiling import Profile
-from ..runs import PROFILE, SCORES, TRACE, profile_run
+from ..runs import PROFILE, TRACE, profile_run
 from .common import console
-from .influence import influence, influence_arguments
+from .influence import influence, influence_arguments, where_results_are
 
 
 @wraps(influence, assigned=("__annotations__",))  # the same arguments, options and defaults
@@ -31,7 +31,7 @@ def profile(**options: Any) -> None:
     console.print(
         f"\nThe peaks, of a matrix product and of a copy: {reached}.\n"
         f"The profile is {out / PROFILE}\nThe trace is   {out / TRACE}, for chrome://tracing or "
-        f"ui.perfetto.dev\nThe scores are {out / SCORES}",
+        f"ui.perfetto.dev\n{where_results_are(given)}",
         highlight=False,
     )
 
