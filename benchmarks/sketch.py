@@ -5,8 +5,8 @@
 Both are scores of the same tasks at the same absolute damping; of every test task, Spearman's correlation between them
 over the training tasks. The default is two small problems whose exact matrices are dense, in minutes: MAML, uncertain
 of most queries, and a ProtoNet, certain of most. `--full` is a ProtoNet on Conv4-64, exact by the dual of 19,200 rows,
-which take 9 GB, their Gram matrix 3 GB, all an hour on two cores. `--tasks` is the small ProtoNet by more and more
-training tasks, half an hour. Training is without weight decay, which would be damping too.
+which take 9 GB, their Gram matrix 3 GB, and one seed, half an hour on two cores. `--tasks` is the small ProtoNet by
+more and more training tasks, half an hour. Training is without weight decay, which would be damping too.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def main() -> None:
     else:
         name = "sketch_full" if given.full else "sketch"
         made = (Problem.protonet64,) if given.full else (Problem.maml, Problem.protonet)
-        problems = [measured(make()) for make in made]
+        problems = [measured(make(), seeds=1 if given.full else SEEDS) for make in made]
     given.out.mkdir(parents=True, exist_ok=True)
     write_json(given.out / f"{name}.json", {"machine": described(), "problems": problems})
     draw(problems, given.out / f"{name}.png")
