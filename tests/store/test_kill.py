@@ -40,6 +40,7 @@ def influence(run: Path, out: Path, kind: str = "fisher") -> list[str]:
 
 
 @pytest.mark.crash
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("kind", INFLUENCE)
 def test_kill_minus_nine(tmp_path, kind):
     subprocess.run([*TLXML, *TRAIN, "--out", tmp_path / "run", "--quiet"], check=True, capture_output=True)
