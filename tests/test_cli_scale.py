@@ -64,7 +64,7 @@ def test_only_the_ends_of_the_ranking(trained, tmp_path):  # noqa: F811
 def test_store_log_and_report(trained, tmp_path):  # noqa: F811
     store, log, records = tmp_path / "store", tmp_path / "run.log", tmp_path / "run.jsonl"
     command = ["influence", trained, "--out", tmp_path, "--test-tasks", 3, *WAYS["fisher"], "--store", store]
-    command += ["--memory", "2GiB", "--log", log, "--log-json", records, "--quiet"]
+    command += ["--memory", "2GiB", "--log-file", log, "--log-json", records, "--quiet"]
     values = []
     for _ in range(2):
         done = tlxml(*command)

@@ -35,7 +35,7 @@ class Gradients:
             for found in results:
                 losses.append(found["losses"].double())
                 confidences.append(found["confidences"].flatten())
-                advance(len(losses[-1]))
+                advance(len(losses[-1]), known=kept.found)
         none = shards.first.omega[:0]
         self.losses = torch.cat(losses) if losses else none.double()
         joined = torch.cat(confidences) if losses else none

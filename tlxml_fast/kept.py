@@ -34,6 +34,8 @@ class Kept:
     """Computes whenever it is asked; `store.InStore` keeps what it has computed on disk."""
 
     on_disk = False
+    found = False
+    """Whether the last shard that was asked for was there, all of it."""
     shard_size: int | None = None
     """Tasks in a shard, where that is decided already."""
 
@@ -58,7 +60,7 @@ class Kept:
         shards: Shards,
         total: Tensor,
         add: Callable[[Buckets], None],
-        advance: Callable[[int], None],
+        advance: Callable[..., None],
         *given: Tensor,
     ) -> None:
         """Have `add` add to `total` what each shard of this process makes of itself and of what is `given`, in order.

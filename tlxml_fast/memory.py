@@ -40,7 +40,7 @@ def parse_limit(text: str | int) -> int:
     limit = parse_bytes(text)
     if limit < LEAST:
         raise TlxError(
-            f"memory is at least {_gib(LEAST)}, most of which the libraries take, not {_gib(limit)}"
+            f"memory is at least {in_units(LEAST)}, most of which the libraries take, not {in_units(limit)}"
         )
     return limit
 
@@ -90,8 +90,8 @@ def require(needed: int, what: str) -> None:
     """Raise TlxError if `needed` more bytes cannot be had, before anything long begins."""
     room = available()
     if needed > room:
-        bound = "are free" if _limit.get() is None else f"are left of the {_gib(_limit.get())} allowed"
-        raise TlxError(f"{what} needs {_gib(needed)}, and {_gib(room)} {bound}")
+        bound = "are free" if _limit.get() is None else f"are left of the {in_units(_limit.get())} allowed"
+        raise TlxError(f"{what} needs {in_units(needed)}, and {in_units(room)} {bound}")
 
 
 def resident() -> int:
@@ -111,7 +111,8 @@ def _free() -> int:
     return int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _gib(size: int) -> str:
+def in_units(size: int) -> str:
+    """A size in words."""
     if size < 1 << 20:
         return f"{size:,} bytes"
     return f"{size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"

@@ -34,7 +34,10 @@ Advance = Callable[..., None]
 
 @contextmanager
 def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator[Advance]:
-    """Yields `advance(steps=1, note="")`. Draws on standard error if enabled, and writes to the logs that are open."""
+    """Yields `advance(steps=1, note="", known=False)`. Draws on standard error if enabled, and writes to open logs.
+
+    known  the steps were there already, and say nothing of how fast new ones are made
+    """
     with ExitStack() as stack:
         listeners: list[Advance] = []
         if enabled:
@@ -50,9 +53,9 @@ def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator
             records.write = log.progress
             listeners.append(records)
 
-        def advance(steps: int = 1, note: str | None = None) -> None:
+        def advance(steps: int = 1, note: str | None = None, known: bool = False) -> None:
             for listener in listeners:
-                listener(steps, note)
+                listener(steps, note, known)
 
         yield advance
 
@@ -121,16 +124,17 @@ class State:
     done: int
     seconds: float
     note: str
+    known: int = 0
 
     @property
     def rate(self) -> float:
-        """Steps a second."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
+        """Steps a second, of those that were not there already."""
+        return (self.done - self.known) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def left(self) -> float | None:
         """Seconds left at this rate."""
-        return (self.total - self.done) / self.rate if self.done and self.rate else None
+        return (self.total - self.done) / self.rate if self.rate else None
 
     def line(self) -> str:
         """In words."""
@@ -160,9 +164,10 @@ class _Lines:
         self.start = self.last = time.monotonic()
         self.state, self.every = State(description, total, 0, 0.0, ""), every
 
-    def __call__(self, steps: int, note: str | None) -> None:
+    def __call__(self, steps: int, note: str | None, known: bool) -> None:
         state, now = self.state, time.monotonic()
         state.done, state.seconds = state.done + steps, now - self.start
+        state.known += steps if known else 0
         state.note = state.note if note is None else note
         if state.done >= state.total or now - self.last >= self.every:
             self.last = now
@@ -190,7 +195,10 @@ def _on_terminal(console: Console, description: str, total: int) -> Iterator[Adv
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total, note="")
 
-        def advance(steps: int, note: str | None) -> None:
+        def advance(steps: int, note: str | None, known: bool) -> None:
+            if known:  # the rate is of what comes after
+                bar.reset(task, completed=int(bar.tasks[0].completed) + steps)
+                steps = 0
             bar.update(task, advance=steps, **({} if note is None else {"note": note}))
 
         yield advance

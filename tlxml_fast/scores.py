@@ -43,6 +43,11 @@ class TaskAxis:
         return len(self.names)
 
 
+def converged(info: Mapping[str, Any]) -> bool:
+    """Whether the certificate in the info of scores says so; True of scores without an inverse."""
+    return (info.get("certificate") or {}).get("converged", True)
+
+
 class Ranking(NamedTuple):
     """The k first training tasks of every test task, the strongest first: positions and scores, [..., k]."""
 
@@ -111,7 +116,7 @@ class Scores:
     @property
     def converged(self) -> bool:
         """Whether every solve reached its tolerance; `info["certificate"]` has the residual of each test task."""
-        return (self.info.get("certificate") or {}).get("converged", True)
+        return converged(self.info)
 
     @property
     def larger_is_better(self) -> bool:

@@ -17,7 +17,7 @@ from .gemm import library
 from .memory import require
 from .ops.topk import TopK
 from .reductions import Ends, GroupSums, Reduction, reduce_tiles
-from .scores import Ranking, Scores, TaskAxis
+from .scores import Ranking, Scores, TaskAxis, converged
 from .targets import LARGER_IS_BETTER
 from .tiles import Tile, check_blocks, tiles
 
@@ -89,7 +89,12 @@ class StreamedScores:
     def __repr__(self) -> str:
         sizes = (*self.solved.shape[:-1], len(self.train))
         shape = " × ".join(f"{size:,} {dim}" for size, dim in zip(sizes, self.dims, strict=True))
-        return f"StreamedScores({shape}, target={self.target!r})"
+        return f"StreamedScores({shape}, target={self.target!r}{'' if self.converged else ', not converged'})"
+
+    @property
+    def converged(self) -> bool:
+        """Whether every solve reached its tolerance, as of `Scores`."""
+        return converged(self.info)
 
     @property
     def dims(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from .errors import TlxError
 from .scores import Scores
+
+PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,17 @@ class DampingSweep(Sweep):
     dampings: tuple[float, ...]
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Median and quartiles over test tasks of the rank correlation with the first damping and with the one before,
-        and the effective rank, against damping; a PNG, PDF or SVG by its name."""
+        """A picture of how far ranks hang on the damping; a PNG, PDF or SVG by its name.
+
+        Median and quartiles over test tasks of the rank correlation with the largest damping and with the next larger
+        one, and the effective rank, against damping. TlxError for another kind of file, and where a damping is 0.
+        """
         from .report.sweep import draw
 
+        if (kind := Path(path).suffix) not in PICTURES:
+            raise TlxError(f"{path}: a picture is a file that ends in {', '.join(PICTURES)}, not {kind!r}")
+        if min(self.dampings) == 0:
+            raise TlxError("the picture's axis of dampings is logarithmic, and one of them is 0")
         draw(self, path)
 
 

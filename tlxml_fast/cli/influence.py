@@ -98,7 +98,8 @@ def influence(
     ] = None,
     device: Device = "cpu",
     log: Annotated[
-        Path | None, typer.Option(help="A file that progress and results are appended to.")
+        Path | None,  # torchrun takes an option --log for one of its own
+        typer.Option("--log-file", help="A file that progress and results are appended to."),
     ] = None,
     log_json: Annotated[Path | None, typer.Option(help="The same as JSON, one object a line.")] = None,
     quiet: Quiet = False,

@@ -52,6 +52,8 @@ def show_store(directory: Directory) -> None:
         table.add_row(kind, f"{held['shards']:,} shards, {bytes_of(held['bytes'])}")
     for name, size in found["whole"].items():
         table.add_row(name, bytes_of(size))
+    for name, size in found["unfinished"].items():
+        table.add_row(name, f"{bytes_of(size)}, under way")
     console.print(table)
 
 

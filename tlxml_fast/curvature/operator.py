@@ -48,6 +48,8 @@ class CurvatureOperator:
     """How the matrix of each shape was assembled, and why so."""
     seconds: dict[str, float] = field(default_factory=dict)
     """What its phases took."""
+    doing: str | None = None
+    """Beside the bar of a product: what it is for."""
 
     @property
     def q(self) -> int:
@@ -104,7 +106,7 @@ class CurvatureOperator:
             def add(buckets: Buckets) -> None:
                 for lin in buckets.linearizations:
                     total.add_(self.curvature.total(lin, narrow))
-                    advance(lin.T)
+                    advance(lin.T, self.doing)
 
             self.kept.sum({**self._described, "sum": "product"}, self.shards, total, add, advance, V)
         return self.shards.world.sum(total) / len(self.shards) + self.decay * V
@@ -127,7 +129,7 @@ class CurvatureOperator:
         results, start = self._results, time.perf_counter()
         with self._bar(f"{self.curvature.name} rows") as advance:
             for found in results:
-                advance(len(found["rows"]))
+                advance(len(found["rows"]), known=self.kept.found)
         self.seconds["rows"] = time.perf_counter() - start
         like = torch.empty(0, dtype=self._storage, device=self.device)
         return Rows(Column(results, "rows", 2), self.q, 1 / len(self.shards), self.shards.world, like)
@@ -171,7 +173,7 @@ class CurvatureOperator:
                 for i in range(len(self._results)):  # each is dropped when it has been added
                     found = self._results[i]["rows"]
                     gram(found.flatten(0, 1), total)
-                    advance(len(found))
+                    advance(len(found), known=self.kept.found)
         else:
             self._assemble(total)
         total = self.shards.world.sum(total) / len(self.shards)

@@ -27,9 +27,12 @@ def held(tasks: TaskSet, world: World) -> TaskSet:
 
 
 def shard_size(tasks: int, bytes_a_task: int, world: World) -> int:
-    """Tasks a shard: few enough for memory and for every process to have some."""
+    """Tasks a shard: few enough for memory and, of several processes, for each to have some.
+
+    One process leaves room for tasks that a store is given later.
+    """
     room = memory.share(1 / 32, SHARD_BYTES) // max(1, bytes_a_task)
-    each = -(-tasks // world.size)
+    each = MOST_TASKS if world.size == 1 else -(-tasks // world.size)
     return max(1, min(MOST_TASKS, room, each))
 
 

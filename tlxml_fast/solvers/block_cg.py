@@ -34,6 +34,7 @@ def block_cg(
     measure: Callable[[Tensor], Tensor],
     most: int,
     checkpoints: Checkpoints,
+    say: Callable[[str], None],
 ) -> Run:
     """Solves A x_k = b_k for a positive definite A known by its products, one an iteration for all right-hand sides.
 
@@ -52,6 +53,7 @@ def block_cg(
              most tol, and then at every further reduction that it calls for
     most     iterations
     checkpoints  where the state is kept, and found
+    say      told how far the iteration has come, before each product
     """
     found = checkpoints.latest()
     if found is None:
@@ -73,6 +75,7 @@ def block_cg(
         return {"X": X, **each} if finished else {"X": X, "Q": Q, "C": C, "P": P, **each}
 
     while len(Q) and iteration < most and not finished:
+        say(f"iteration {iteration + 1}, residual {float((C.norm(dim=0) / scale).max()):.0e}")
         T = product(P)
         iteration += 1
         s, q = P.shape

@@ -28,6 +28,8 @@ class Certificate:
     """The smallest; an estimate by Lanczos is not below the true one."""
     effective_rank: float | None = None
     """Σ λ_i/(λ_i + λ) over the eigenvalues of A; where these are not known, by random vectors (`effective_rank`)."""
+    effective_rank_error: float | None = None
+    """Its standard deviation at most, where it is by random vectors."""
     iterations: int = 0
     """Of conjugate gradients, or of refinement."""
     passes: int = 0

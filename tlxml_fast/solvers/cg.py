@@ -25,7 +25,7 @@ from .base import (
 )
 from .block_cg import Run, block_cg
 from .certificate import Certificate, Solution, judge, relative_residuals
-from .effective import PROBE_TOL, effective_rank
+from .effective import PROBE_TOL, Estimate, effective_rank
 from .memory import require_memory
 from .preconditioners import NAMED, FittedPreconditioner, NoPreconditioner, Preconditioner, Split
 from .products import Products, rounding
@@ -50,11 +50,11 @@ class CG(Inverse):
     preconditioner     None, "diagonal", "nystrom", or Diagonal(…), NystromPreconditioner(…), Sketch(Fisher(8)), …
     allow_unconverged  warn of right-hand sides that do not reach tol, and go on
     seed               of the start of the Lanczos iteration for the ends of the spectrum
+    effective_rank     estimate it, by a solve of two vectors to a residual of 10⁻³ that follows the first
 
-    `fit` takes at most 40 passes of 4 vectors for those, and what the preconditioner takes. The first solve is followed
-    by one of two vectors to a residual of 10⁻³, for the effective rank. About √κ/2·ln(2/tol) iterations at a condition
-    number κ after preconditioning, fewer with many right-hand sides. 10Kq·8 bytes; 14K²q flops an iteration beside the
-    product, so that thousands of right-hand sides are better solved in parts.
+    `fit` takes at most 40 passes of 4 vectors for the ends, and what the preconditioner takes. A solve takes about
+    √κ/2·ln(2/tol) iterations at a condition number κ after preconditioning, fewer with many right-hand sides. 10Kq·8
+    bytes; 14K²q flops an iteration beside the product, so thousands of right-hand sides are better solved in parts.
 
     Raises CurvatureError for a matrix that is not positive definite, whether the Lanczos iteration or conjugate
     gradients come upon it, with the most negative Ritz value and the damping that would do; and for right-hand sides
@@ -72,6 +72,7 @@ class CG(Inverse):
         preconditioner: str | Preconditioner | None = None,
         allow_unconverged: bool = False,
         seed: int = 0,
+        effective_rank: bool = True,
     ):
         check_damping(damping)
         if tol is not None:
@@ -79,7 +80,7 @@ class CG(Inverse):
         check_count("max_iter", max_iter)
         self.damping, self.tol, self.max_iter = damping, tol, max_iter
         self.preconditioner = _preconditioner(preconditioner)
-        self.allow_unconverged, self.seed = allow_unconverged, seed
+        self.allow_unconverged, self.seed, self.effective_rank = allow_unconverged, seed, effective_rank
 
     def fit(self, operator: CurvatureOperator) -> FittedCG:
         """The ends of the spectrum, a refusal where the matrix is seen to be indefinite, and the preconditioner."""
@@ -101,6 +102,7 @@ class CG(Inverse):
             "preconditioner": self.preconditioner.describe(),
             "allow_unconverged": self.allow_unconverged,
             "seed": self.seed,
+            "effective_rank": self.effective_rank,
         }
 
 
@@ -153,7 +155,8 @@ class FittedCG(FittedInverse):
             converged=bool((residuals <= self.tol).all()),
         )
         judge(certificate, inverse.allow_unconverged, self._advice(iterations))
-        return Solution(X, replace(certificate, effective_rank=self.effective_rank))
+        rank, error = self.effective_rank or (None, None)
+        return Solution(X, replace(certificate, effective_rank=rank, effective_rank_error=error))
 
     def at(self, damping: float | Relative) -> FittedCG:
         """Another damping of the same operator, with the same estimates and sketch."""
@@ -175,19 +178,26 @@ class FittedCG(FittedInverse):
         }
 
     @cached_property
-    def effective_rank(self) -> float:
-        """By two vectors; where they do not converge, more than it is."""
+    def effective_rank(self) -> Estimate | None:
+        """By two vectors; None where it was not asked for, or they do not converge."""
+        if not self.inverse.effective_rank:
+            return None
         settings = {**self.inverse.describe(), "damping": self.damping}
+        most, iterations = self.inverse.max_iter, 0
 
         def solve(Z: Tensor) -> Tensor:
-            return self.split.unwhiten(self._iterated(Z, Z, PROBE_TOL, self.inverse.max_iter).X)
+            nonlocal iterations
+            run = self._iterated(Z, Z, PROBE_TOL, most)
+            iterations = run.iterations
+            return self.split.unwhiten(run.X)
 
         def compute() -> Tensors:
             operator = self.products.operator
             found = effective_rank(solve, self.damping, operator.q, operator.device)
-            return {"rank": torch.tensor(found, dtype=torch.float64)}
+            return {"estimate": torch.tensor([*found, iterations < most], dtype=torch.float64)}
 
-        return float(self.products.once("effective-rank", settings, compute)["rank"])
+        *found, converged = self.products.once("effective-rank", settings, compute)["estimate"].tolist()
+        return Estimate(*found) if converged else None
 
     def _iterated(self, R: Tensor, B: Tensor, tol: float, most: int, start: int = 0) -> Run:
         """The iteration for right-hand sides R, to residuals relative to B; CurvatureError at negative curvature."""
@@ -201,10 +211,15 @@ class FittedCG(FittedInverse):
             lambda residuals: self.split.restore(residuals).norm(dim=1) / scale,
             most,
             self.products.checkpoints("cg", settings, B, R),
+            self._say,
         )
+        self._say("")
         if run.negative is not None:
             self._refuse(*run.negative)
         return run
+
+    def _say(self, what: str) -> None:
+        self.products.doing = what
 
     def _product(self, V: Tensor) -> Tensor:
         return self.products(V) + self.damping * V
@@ -225,7 +240,8 @@ class FittedCG(FittedInverse):
 
     def _advice(self, iterations: int) -> str:
         if iterations >= self.inverse.max_iter:
-            return "raise max_iter or the damping, or give a preconditioner"
+            plain = isinstance(self.inverse.preconditioner, NoPreconditioner)
+            return f"raise max_iter or the damping, or give {'a' if plain else 'another'} preconditioner"
         name = str(self.products.operator.dtype).removeprefix("torch.")
         return (
             f"no more is to be had from products in {name}: raise the damping or tol, or compute in float64"

@@ -102,6 +102,8 @@ class Lanczos(Inverse):
         if self.negative == "error":
             refuse_negative(theta, negative)
 
+        passes = products.passes
+
         def measure() -> Tensors:
             return {"norms": (products(V) - theta[:, None] * V).norm(dim=1)}
 
@@ -111,7 +113,7 @@ class Lanczos(Inverse):
             0.0,
             float(theta.max()),
             float(theta.min()) if negative.any() else None,
-            iterations=products.passes,
+            iterations=passes,
             passes=products.passes,
             tol=tol,
             converged=bool((residuals <= tol * theta.abs() + 2 * floor * theta.abs().max()).all()),

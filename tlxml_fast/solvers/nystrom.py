@@ -138,6 +138,7 @@ class FittedNystrom(FittedInverse):
     solver: DiagonalPlusRows
     damping: float
     effective_rank: float
+    effective_rank_error: float | None
 
     def solve(self, B: Tensor) -> Solution:
         """The sketch's inverse, and one pass over the tasks to certify it."""
@@ -150,6 +151,7 @@ class FittedNystrom(FittedInverse):
             self.ends.largest,
             self.ends.smallest,
             self.effective_rank,
+            self.effective_rank_error,
             passes=1,
             exact=False,
         )
@@ -189,8 +191,8 @@ def _with_damping(
     solver = DiagonalPlusRows(rows, D, Spectral.of(weighted_gram(rows, D)))
     if uniform(decay):
         delta = float(decay[0])
-        effective = float(((values + delta) / (values + delta + value)).sum())
+        effective, error = float(((values + delta) / (values + delta + value)).sum()), None
         effective += (len(decay) - len(values)) * delta / (delta + value)
     else:
-        effective = effective_rank(solver.solve, value, len(decay), decay.device)
-    return FittedNystrom(inverse, products, ends, values, U, solver, value, effective)
+        effective, error = effective_rank(solver.solve, value, len(decay), decay.device)
+    return FittedNystrom(inverse, products, ends, values, U, solver, value, effective, error)

@@ -24,11 +24,14 @@ class Products:
         self.operator = operator
         self.passes = 0
         self.vectors = 0
+        self.doing = ""
+        """What the passes are for, beside their bars; their number unless told."""
 
     def __call__(self, V: Tensor) -> Tensor:
         """[K, q] → [K, q] in float64. Raises CurvatureError where it is not finite."""
         self.passes += 1
         self.vectors += len(V)
+        self.operator.doing = self.doing or f"pass {self.passes}"
         result = self.operator.product(V)
         if not torch.isfinite(result).all():
             raise CurvatureError("a product with the curvature is not finite")

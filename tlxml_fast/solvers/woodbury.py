@@ -122,7 +122,7 @@ class _System:
         effective = float((eigenvalues / (eigenvalues + value)).sum()) + rest * delta / (delta + value)
         smallest = delta if rest else float(eigenvalues[-1])
         solver = DiagonalPlusRows(self.rows, D, gram.scaled(1 / (delta + value)))
-        return FittedWoodbury(self, solver, value, largest, smallest, effective, gram)
+        return FittedWoodbury(self, solver, value, largest, smallest, effective, None, gram)
 
     def _decomposed(self) -> dict[str, Tensor]:
         made = Spectral.of(self.rows.gram())
@@ -135,8 +135,8 @@ class _System:
         D = self.decay + value
         require_positive(D)
         solver = DiagonalPlusRows(self.rows, D, Cholesky(weighted_gram(self.rows, D)))
-        effective = effective_rank(solver.solve, value, len(D), D.device)
-        return FittedWoodbury(self, solver, value, ends.largest, ends.smallest, effective, None)
+        found = effective_rank(solver.solve, value, len(D), D.device)
+        return FittedWoodbury(self, solver, value, ends.largest, ends.smallest, *found, None)
 
 
 class _ByRows:
@@ -160,6 +160,7 @@ class FittedWoodbury(FittedInverse):
     largest: float
     smallest: float
     effective_rank: float
+    effective_rank_error: float | None
     gram: Spectral | None
     """Of RRᵀ, which serves every damping; None after a Cholesky factorisation."""
 
@@ -193,6 +194,7 @@ class FittedWoodbury(FittedInverse):
             self.largest,
             self.smallest,
             self.effective_rank,
+            self.effective_rank_error,
             iterations=steps,
             passes=2 + 2 * steps,
             tol=self.tol,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..distributed import World
-from ..errors import CurvatureError
+from ..errors import CurvatureError, StoreError
 from ..kept import Checkpoints, Compute, Kept, Result, Tensors
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
-from ..memory import as_on_device, limited
+from ..memory import as_on_device, in_units, limit, limited
 from ..parallel import torch_threads
 from ..timing import repeatable
 from .store import Store
@@ -40,6 +41,7 @@ class InStore(Kept):
         """Under the store's lock, with its choices."""
         with self._open() as self.store, repeatable():
             self.shard_size, chosen = self.store.shard_size, self.store.choices
+            _refuse_less(limit(), chosen["memory"], self.store.root)
             key = {"tasks": list(self.store.tasks), "processes": self.world.size}
             self.key, self.unfinished = key, Unfinished(self.store, self.world, key)
             free = chosen["memory free on the device"]
@@ -51,7 +53,8 @@ class InStore(Kept):
         """What `compute` makes of shard i, mapped from its file; only tasks that are not in it are computed."""
         found = self.store.read(kind, i, mapped=True)
         where = shards.positions(i)
-        if found is None or found.n < len(where):
+        self.found = found is not None and found.n == len(where)
+        if not self.found:
             if found is None:
                 made = compute(shards.buckets(i))
             else:
@@ -86,7 +89,7 @@ class InStore(Kept):
         shards: Shards,
         total: Tensor,
         add: Callable[[Buckets], None],
-        advance: Callable[[int], None],
+        advance: Callable[..., None],
         *given: Tensor,
     ) -> None:
         """From where it was left, while the store is open."""
@@ -106,6 +109,16 @@ class InStore(Kept):
         found = self.store.read_whole(name, key) if self.world.leads else None
         [header] = self.world.items([None if found is None else found[1]] if self.world.leads else [])
         return None if header is None else (self.world.shared(None if found is None else found[0]), header)
+
+
+def _refuse_less(own: int | None, chosen: int | None, root: Path) -> None:
+    """Raise StoreError where a run may have less memory than the one that chose the chunks of its store."""
+    if own is not None and (chosen is None or own < chosen):
+        had = "no limit on memory" if chosen is None else f"memory {in_units(chosen)}"
+        raise StoreError(
+            f"{root} was made with {had}, which chose its chunks, and this run is allowed {in_units(own)}: "
+            "allow as much, or use another store"
+        )
 
 
 def _joined(old: Mapping[str, Tensor], new: Tensors) -> Tensors:

@@ -110,6 +110,7 @@ def first_difference(old: Any, new: Any, where: str = "") -> tuple[str, Any, Any
     """Where two JSON values first differ, as a.b.c, and what each has there, which may be ABSENT."""
     if isinstance(old, dict) and isinstance(new, dict):
         pairs = [(k, old.get(k, ABSENT), new.get(k, ABSENT)) for k in dict.fromkeys([*old, *new])]
+        pairs.sort(key=lambda pair: ABSENT in pair)  # what both have says more: the kind of a learner, say
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = [(str(i), *both) for i, both in enumerate(zip(old, new, strict=True))]
     elif old is not ABSENT and new is not ABSENT and canonical(old) == canonical(new):

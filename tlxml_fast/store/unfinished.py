@@ -77,7 +77,7 @@ class Unfinished:
         shards: Shards,
         total: Tensor,
         add: Callable[[Buckets], None],
-        advance: Callable[[int], None],
+        advance: Callable[..., None],
         given: tuple[Tensor, ...],
     ) -> None:
         """As `Kept.sum`; from where the same sum of this process was left."""
@@ -87,7 +87,7 @@ class Unfinished:
         if found is not None:
             total.copy_(found[0].pop("total"))
             done = found[1]["shards"]
-            advance(sum(len(shards.positions(i)) for i in shards.mine[:done]))
+            advance(sum(len(shards.positions(i)) for i in shards.mine[:done]), known=True)
         for i in shards.mine[done:]:
             add(shards.buckets(i))
             done += 1

@@ -18,6 +18,8 @@ from .lock import refuse_in_use
 from .manifest import Manifest
 from .tasks import read_tasks
 
+GRADIENTS = "gradients"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -82,12 +84,24 @@ def verify(directory: str | os.PathLike[str], progress: bool = False) -> Verific
         for index in range(-(-len(tasks) // manifest.shard_size))
         if index not in indices
     ]
+    found += _absent(root, held, wholes)
     found += [
         Finding(path, "leftover", "was left half-written by a run that was killed")
         for path in layout.parts(root)
     ]
     found += [Finding(path, "foreign", "is no file of a store") for path in layout.foreign(root)]
     return Verification(tuple(found), len(held) + len(wholes), size)
+
+
+def _absent(
+    root: Path, held: list[tuple[str, int, Path]], wholes: list[tuple[str, Path]]
+) -> Iterator[Finding]:
+    """What there must have been, where other things were made of it."""
+    if (held or wholes) and not (root / layout.TASKS).exists():
+        yield Finding(root / layout.TASKS, "missing", "is missing: the next run writes it again")
+    if wholes and not any(kind.startswith(GRADIENTS) for kind, _, _ in held):
+        where = root / layout.SHARDS / GRADIENTS
+        yield Finding(where, "missing", "is missing, and results are there: it is computed again")
 
 
 def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -132,7 +146,9 @@ def in_words(directory: str | os.PathLike[str], tasks: int) -> str:
     kinds = [
         f"{kind} in {held['shards']} of {shards} shards" for kind, held in sorted(found["kinds"].items())
     ]
-    wholes, unfinished = len(found["whole"]), bool(found["unfinished"])
+    # results are of all its tasks: of others they are made anew
+    wholes = len(found["whole"]) if tasks == found["tasks"] else 0
+    unfinished = bool(found["unfinished"])
     parts = [
         *kinds,
         *([f"{wholes} results of all tasks"] if wholes else []),
