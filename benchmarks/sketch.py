@@ -159,7 +159,7 @@ def markdown(problems: list[Row], picture: str) -> str:
     """The medians as a table for each problem, a line for each sketch and damping."""
     text = [
         f"{sentence(described())}.",
-        f"Medians over test tasks and {problems[0]['seeds']} seeds of Spearman's correlation with exact Gauss-Newton "
+        f"Medians over test tasks and seeds ({problems[0]['seeds']}) of Spearman's correlation with exact Gauss-Newton "
         "scores, by rows per task; damping as a share of the largest eigenvalue. Tasks of 5 ways, 5 shots and 15 "
         "queries a way.",
         f"![Correlation against rows per task, a panel a damping]({picture})",
@@ -202,7 +202,10 @@ def draw(problems: list[Row], path: Path) -> None:
             textcoords="offset points",
             fontsize=7,
         )
-        grid[0, -1].legend(frameon=False, loc="lower right")
+        lines, names = grid[0, 0].get_legend_handles_labels()
+        figure.legend(
+            lines[::-1], names[::-1], frameon=False, loc="outside upper center", ncols=len(names), fontsize=8
+        )
         FigureCanvasAgg(figure)
         with replacing(path) as fresh:
             figure.savefig(fresh, format="png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -133,3 +134,37 @@ def test_a_store_of_another_run_is_refused(trained, tmp_path):  # noqa: F811
     done = tlxml("influence", trained, *store, "--dtype", "float64")
     assert done.returncode == 2
     assert "dtype" in done.stderr
+
+
+def test_torchrun_takes_no_option_for_one_of_its_own():
+    from torch.distributed.run import get_args_parser
+
+    options = re.findall(r"(--[a-z-]+) ", tlxml("influence", "--help").stdout)
+    assert "--log-file" in options
+    for option in options:
+        found = get_args_parser().parse_args(
+            ["--nproc-per-node=2", "-m", "tlxml_fast", "influence", option, "x"]
+        )
+        assert found.training_script_args == ["influence", option, "x"], option
+
+
+def test_less_memory_than_the_store_was_made_with_is_refused(trained, tmp_path):  # noqa: F811
+    command = [
+        "influence",
+        trained,
+        "--out",
+        tmp_path,
+        "--test-tasks",
+        3,
+        *WAYS["fisher"],
+        "--store",
+        tmp_path / "s",
+    ]
+    assert tlxml(*command, "--memory", "2GiB").returncode == 0
+    done = tlxml(*command, "--memory", "1GiB")
+    assert done.returncode == 2
+    said = "was made with memory 2.0 GiB, which chose its chunks, and this run is allowed 1.0 GiB"
+    assert said in " ".join(done.stderr.split())
+    assert tlxml(*command).returncode == tlxml(*command, "--memory", "3GiB").returncode == 0
+    shown = tlxml("store", "show", tmp_path / "s")
+    assert "in 1 shards of 256" in shown.stdout  # room for tasks to come

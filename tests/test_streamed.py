@@ -216,6 +216,15 @@ def test_ends_per_query_as_json(tmp_path):
                 assert [row["score"] for row in query[end]] == ranking.values[i, j].tolist()
 
 
+def test_what_did_not_converge_is_marked():
+    X, _, blocks = problem(*SHAPES[3])
+    scores = replace(streamed(X, blocks), info={"certificate": {"converged": False}})
+    assert repr(scores).endswith(", not converged)")
+    assert not scores.converged
+    assert not scores.materialize().converged
+    assert streamed(X, blocks).converged
+
+
 class Least:
     """A reduction that several processes cannot join."""
 

@@ -14,6 +14,7 @@ from small_run import CHOICES, CONTEXT, ids, open_store
 
 from tlxml_fast.errors import StoreError
 from tlxml_fast.store import Store, verify
+from tlxml_fast.store.manifest import first_difference
 
 
 def without(mapping, name):
@@ -205,3 +206,9 @@ def test_the_other_ranks_of_a_run(tmp_path):
 def test_open_is_all_there_is(tmp_path):
     with Store.open(str(tmp_path), {}, ["a"]) as store:
         assert (store.shard_size, store.choices, store.tasks) == (64, {}, ("a",))
+
+
+def test_what_both_have_is_named_before_what_one_lacks():
+    old, new = {"adapt": None, "learner": "maml"}, {"learner": "protonet", "distance": "cosine"}
+    assert first_difference({"learner": old}, {"learner": new}) == ("learner.learner", "maml", "protonet")
+    assert first_difference(old, {**new, "learner": "maml"})[0] == "adapt"

@@ -1,6 +1,7 @@
 """`verify` finds what is wrong with a store, `describe` tells what it is."""
 
 import json
+import shutil
 
 import pytest
 from small_run import CHOICES, CONTEXT, open_store, small_run
@@ -37,6 +38,16 @@ def test_it_tells_what_is_missing_and_left_over(tmp_path):
         ("foreign", "shards/rows/extra.safetensors"),
     ]
     assert str(found.findings[0]) == f"{tmp_path}/shards/gradients/00000001.safetensors has 2 of 4 tasks"
+
+
+def test_it_tells_of_what_others_were_made_of(tmp_path):
+    small_run(tmp_path)
+    (tmp_path / "tasks.safetensors").unlink()
+    shutil.rmtree(tmp_path / "shards")
+    found = verify(tmp_path)
+    assert found.ok
+    missing = [str(f.path.relative_to(tmp_path)) for f in found.findings if f.what == "missing"]
+    assert missing == ["tasks.safetensors", "shards/gradients"]
 
 
 def test_it_changes_nothing(tmp_path):
