@@ -28,6 +28,7 @@ from .profiling import span
 from .scores import Scores, TaskAxis
 from .session import Session, Sessions
 from .solvers import Certificate, Dense, FittedInverse, Inverse, Relative, Solution
+from .solvers.base import check_damping, check_rank
 from .streamed import StreamedScores
 from .sweep import DampingSweep, RankSweep
 from .targets import check_target
@@ -286,7 +287,12 @@ class TaskInfluence:
         Raises CurvatureError for a pseudo-inverse, and what `scores` raises.
         """
         scores = self._swept(
-            "damping", dampings, test_tasks, target, lambda fitted, damping: fitted.at(damping)
+            "damping",
+            dampings,
+            test_tasks,
+            target,
+            check_damping,
+            lambda fitted, damping: fitted.at(damping),
         )
         return DampingSweep(scores, tuple(s.info["certificate"]["damping"] for s in scores))
 
@@ -302,7 +308,9 @@ class TaskInfluence:
 
         Raises CurvatureError for another inverse or a rank above the numerical one, and what `scores` raises.
         """
-        scores = self._swept("rank", ranks, test_tasks, target, lambda fitted, rank: fitted.of_rank(rank))
+        scores = self._swept(
+            "rank", ranks, test_tasks, target, check_rank, lambda fitted, rank: fitted.of_rank(rank)
+        )
         return RankSweep(scores, tuple(ranks))
 
     # ---- inside -------------------------------------------------------------------------------------
@@ -313,6 +321,7 @@ class TaskInfluence:
         grid: Sequence[Any],
         test_tasks: TaskSet | Iterable[Task] | None,
         target: str,
+        check: Callable[[Any], None],
         inverse_at: Callable[[FittedInverse, Any], FittedInverse],
     ) -> tuple[Scores, ...]:
         """Scores at every point of a grid; the test tasks are explained once."""
@@ -325,10 +334,16 @@ class TaskInfluence:
         if test_tasks is None and self._tests is None:
             raise TlxError("give test_tasks: scores have not been asked for yet")
         tests = self._tests if test_tasks is None else TaskSet(test_tasks)
-        inverses = [inverse_at(self._inverse, point) for point in grid]
+        for point in grid:
+            check(point)
+        inverse = inverse_at(self._inverse, grid[0])  # refuses what has no such sweep before long work
         with self._session.active():
-            explained = self._explain(tests, target, per_query=False)
-            made = [self._scores_of(explained, self._gradients.blocks, inverse) for inverse in inverses]
+            explained, made = self._explain(tests, target, per_query=False), []
+            for point in grid:
+                if made:
+                    del inverse  # one at a time: each may be a factorisation
+                    inverse = inverse_at(self._inverse, point)
+                made.append(self._scores_of(explained, self._gradients.blocks, inverse))
         test, in_fit = TaskAxis.of(tests), torch.ones(len(self._axis), dtype=torch.bool)
         return tuple(
             Scores(tensors["values"].cpu(), test, self._axis, in_fit, target, {**self.report, **found})

@@ -12,7 +12,7 @@ class Hessian(Curvature):
     """H = (1/M) Σ_t ∇²L_t + δI, through the adaptation, third derivatives of the inner loss included.
 
     Indefinite in practice (92 of 1,285 eigenvalues are negative in the TLXML paper, arXiv 2501.14271): the inverse's
-    `negative=` says what becomes of those directions. Costs q Hessian-vector products a task.
+    `negative=` says what becomes of those directions. As a matrix q Hessian-vector products a task and 8q² bytes.
     """
 
     name = "Hessian"

@@ -36,9 +36,11 @@ def _certificate(found: Mapping[str, Any] | None) -> dict[str, Any]:
     if not found:
         return {}
     first = {"converged": found["converged"], "worst_residual": found["worst_residual"]}
+    # whether an inverse is exact by design says nothing of a solve that did not converge
+    left_out = {"residuals"} if found["converged"] else {"residuals", "exact"}
     return {
         **first,
-        **{key: value for key, value in found.items() if key != "residuals" and value is not None},
+        **{key: value for key, value in found.items() if key not in left_out and value is not None},
     }
 
 
