@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -156,7 +157,11 @@ def test_doctor_says_what_will_run():
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     command = [sys.executable, "-m", "tlxml_fast", "train", *SMALL, "--tasks", "8", "--steps", "100000"]
-    process = subprocess.Popen([*command, "--out", tmp_path], stderr=subprocess.PIPE, text=True)
+    # where the tests are a job in the background, shells have it ignore Ctrl-C, and so would what it starts
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        [*command, "--out", tmp_path], stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     checkpoint = tmp_path / "checkpoint.safetensors"
     deadline = time.monotonic() + 200
     while not checkpoint.exists() and time.monotonic() < deadline:
