@@ -40,7 +40,24 @@ def test_nothing_new_has_no_rate(tmp_path, monkeypatch):
     assert records(tmp_path / "log")[-1]["seconds_left"] is None
 
 
-def test_a_product_says_which_iteration_it_is_of(tmp_path):
+def test_many_of_a_kind_are_as_one(tmp_path, monkeypatch):
+    """Ten phases of three seconds each, and a record in four."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_RECORDS", 4.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with logged(records=tmp_path / "log"):
+        for n in range(10):
+            with progress_bar("product", 3, enabled=False, one_of_many=True) as advance:
+                for _ in range(3):
+                    now[0] += 1
+                    advance(1, f"pass {n + 1}")
+    found = records(tmp_path / "log")
+    assert [(r["note"], r["done"]) for r in found[:3]] == [("pass 2", 1), ("pass 3", 2), ("pass 4", 3)]
+    assert len(found) == 7
+
+
+def test_a_product_says_which_iteration_it_is_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_RECORDS", 0.0)
     x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     task = tlx.Task(x[:4], torch.tensor([0, 1, 0, 1]), x[4:], torch.tensor([0, 1]))
     learner = tlx.MAML(tlx.models.mlp(3, 4, 2, seed=0).double(), inner_lr=0.1)

@@ -33,23 +33,29 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator[Advance]:
+def progress_bar(
+    description: str, total: int, enabled: bool = True, one_of_many: bool = False
+) -> Iterator[Advance]:
     """Yields `advance(steps=1, note="", known=False)`. Draws on standard error if enabled, and writes to open logs.
 
-    known  the steps were there already, and say nothing of how fast new ones are made
+    known        the steps were there already, and say nothing of how fast new ones are made
+    one_of_many  the next such phase takes this one's place: its bar goes, and lines come as if they were one phase
     """
     with ExitStack() as stack:
         listeners: list[Advance] = []
         if enabled:
             console = Console(stderr=True)
             if console.is_terminal:
-                listeners.append(stack.enter_context(_on_terminal(console, description, total)))
+                listeners.append(stack.enter_context(_on_terminal(console, description, total, one_of_many)))
             else:
-                lines = _Lines(description, total, SECONDS_BETWEEN_LINES)
+                last = _last_line if one_of_many else None
+                lines = _Lines(description, total, SECONDS_BETWEEN_LINES, last)
                 lines.write = lambda state: console.print(state.line(), highlight=False)
                 listeners.append(lines)
         for log in _logs.get():
-            records = _Lines(description, total, SECONDS_BETWEEN_RECORDS)
+            records = _Lines(
+                description, total, SECONDS_BETWEEN_RECORDS, log.last_record if one_of_many else None
+            )
             records.write = log.progress
             listeners.append(records)
 
@@ -71,11 +77,21 @@ def say(line: str, enabled: bool = True, kind: str = "note", **record: Any) -> N
 # ---- logs ---------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Last:
+    """When phases of which there are many last said where they are; one that begins the first starts it."""
+
+    time: float | None = None
+
+
+_last_line = Last()
+
+
 class Log:
     """A file that progress and events are appended to: lines to read, or JSON objects, one a line."""
 
     def __init__(self, file: TextIO, as_json: bool):
-        self.file, self.as_json = file, as_json
+        self.file, self.as_json, self.last_record = file, as_json, Last()
 
     def progress(self, state: State) -> None:
         """How far a phase has come."""
@@ -156,21 +172,25 @@ class State:
 
 
 class _Lines:
-    """Says where a phase is every so often, and when it is done."""
+    """Says where a phase is every so often, and when it is done; one of many with the `last` of all only the former."""
 
     write: Callable[[State], None]
 
-    def __init__(self, description: str, total: int, every: float):
-        self.start = self.last = time.monotonic()
+    def __init__(self, description: str, total: int, every: float, last: Last | None = None):
+        self.start = time.monotonic()
         self.state, self.every = State(description, total, 0, 0.0, ""), every
+        self.last, self.one_of_many = last or Last(), last is not None
+        if self.last.time is None:
+            self.last.time = self.start
 
     def __call__(self, steps: int, note: str | None, known: bool) -> None:
         state, now = self.state, time.monotonic()
         state.done, state.seconds = state.done + steps, now - self.start
         state.known += steps if known else 0
         state.note = state.note if note is None else note
-        if state.done >= state.total or now - self.last >= self.every:
-            self.last = now
+        done = state.done >= state.total and not self.one_of_many
+        if done or now - self.last.time >= self.every:
+            self.last.time = now
             self.write(state)
 
 
@@ -182,7 +202,7 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
-def _on_terminal(console: Console, description: str, total: int) -> Iterator[Advance]:
+def _on_terminal(console: Console, description: str, total: int, transient: bool) -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -192,7 +212,7 @@ def _on_terminal(console: Console, description: str, total: int) -> Iterator[Adv
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, transient=transient) as bar:
         task = bar.add_task(description, total=total, note="")
 
         def advance(steps: int, note: str | None, known: bool) -> None:

@@ -101,7 +101,7 @@ class CurvatureOperator:
             rows = self.rows()
             return rows.pull(rows.push(V)) + self.decay * V
         total, narrow = torch.zeros_like(V), V.to(self.dtype)
-        with self._bar(f"{self.curvature.name} product") as advance:
+        with self._bar(f"{self.curvature.name} product", one_of_many=True) as advance:
 
             def add(buckets: Buckets) -> None:
                 for lin in buckets.linearizations:
@@ -223,8 +223,8 @@ class CurvatureOperator:
             f"no way to assemble the {self.curvature.name} matrix works: {'; '.join(failures)}"
         )
 
-    def _bar(self, description: str):
-        return progress_bar(description, self.shards.my_tasks, self.progress)
+    def _bar(self, description: str, one_of_many: bool = False):
+        return progress_bar(description, self.shards.my_tasks, self.progress, one_of_many)
 
 
 def _failure(lin: Linearization, way: Way) -> str | None:
