@@ -72,6 +72,15 @@ def test_one_decomposition_serves_every_damping():
     assert op.passes == 0
 
 
+def test_the_ends_of_the_spectrum_are_found_once(monkeypatch):
+    found = []
+    ends = woodbury.extreme_eigenvalues
+    monkeypatch.setattr(woodbury, "extreme_eigenvalues", lambda *given: found.append(1) or ends(*given))
+    fitted = Woodbury(Relative(1e-1), factor="cholesky").fit(of_rows(7, 23))
+    assert fitted.at(Relative(1e-2)).largest == fitted.largest
+    assert len(found) == 1
+
+
 def test_auto_goes_by_the_number_of_rows(monkeypatch):
     assert Woodbury(1.0).fit(of_rows(7, 23)).describe()["factor"] == "eigh"
     monkeypatch.setattr(woodbury, "MOST_EIGH", 6)

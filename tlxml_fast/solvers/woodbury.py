@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from .dual import Cholesky, Spectral
 from .effective import effective_rank
 from .low_rank import DiagonalPlusRows, RowsLike, require_positive, uniform, weighted_gram
 from .memory import require_memory
-from .spectrum import extreme_eigenvalues
+from .spectrum import Extremes, extreme_eigenvalues
 
 FACTORS = ("auto", "eigh", "cholesky")
 # Above so many rows an eigendecomposition takes half an hour on two cores, and a Cholesky factorisation a minute.
@@ -128,9 +129,14 @@ class _System:
         made = Spectral.of(self.rows.gram())
         return {"values": made.values, "vectors": made.vectors}
 
+    @cached_property
+    def ends(self) -> Extremes:
+        """Of the spectrum, by products of the rows; the same for every damping."""
+        return extreme_eigenvalues(_ByRows(self.rows, self.operator))
+
     def cholesky(self, damping: float | Relative) -> FittedWoodbury:
         """From a factorisation for this damping; the ends of the spectrum by Lanczos."""
-        ends = extreme_eigenvalues(_ByRows(self.rows, self.operator))
+        ends = self.ends
         value = absolute(damping, ends.size)
         D = self.decay + value
         require_positive(D)
