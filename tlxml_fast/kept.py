@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .linearize.buckets import Buckets
 from .linearize.shards import Shards
+from .progress import Advance
 
 Tensors = dict[str, Tensor]
 Compute = Callable[[Buckets], Tensors]
 Result = tuple[Tensors, dict[str, Any]]
+
+
+class Sum(NamedTuple):
+    """A sum over shards: of what it is, JSON; what there is of it; and the tensors that a term hangs on besides."""
+
+    depends: Mapping[str, Any]
+    total: Tensor
+    given: tuple[Tensor, ...] = ()
 
 
 class Checkpoints:
@@ -54,21 +63,12 @@ class Kept:
         """
         return compute()
 
-    def sum(
-        self,
-        depends: Mapping[str, Any],
-        shards: Shards,
-        total: Tensor,
-        add: Callable[[Buckets], None],
-        advance: Callable[..., None],
-        *given: Tensor,
-    ) -> None:
-        """Have `add` add to `total` what each shard of this process makes of itself and of what is `given`, in order.
+    def adding(self, sum_: Sum, shards: Shards, advance: Advance) -> Iterator[Buckets]:
+        """This process's shards, in order, each to be added to the total before the next is asked for.
 
         advance  told of tasks that are in a sum which was begun before
         """
-        for buckets in shards:
-            add(buckets)
+        return iter(shards)
 
     def checkpoints(self, name: str, depends: Mapping[str, Any], *given: Tensor) -> Checkpoints:
         """Those of an iteration that hangs on what it `depends` on and on tensors given. All processes call it."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import memory
 from ..compression import Compression
 from ..errors import CurvatureError
-from ..kept import Checkpoints, Column, Kept, Results, Tensors, digest, hashed
+from ..kept import Checkpoints, Column, Kept, Results, Sum, Tensors, digest, hashed
 from ..linearize import Linearization
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
@@ -102,13 +102,11 @@ class CurvatureOperator:
             return rows.pull(rows.push(V)) + self.decay * V
         total, narrow = torch.zeros_like(V), V.to(self.dtype)
         with self._bar(f"{self.curvature.name} product", one_of_many=True) as advance:
-
-            def add(buckets: Buckets) -> None:
+            sum_ = Sum({**self._described, "sum": "product"}, total, (V,))
+            for buckets in self.kept.adding(sum_, self.shards, advance):
                 for lin in buckets.linearizations:
-                    total.add_(self.curvature.total(lin, narrow))
+                    total += self.curvature.total(lin, narrow)
                     advance(lin.T, self.doing)
-
-            self.kept.sum({**self._described, "sum": "product"}, self.shards, total, add, advance, V)
         return self.shards.world.sum(total) / len(self.shards) + self.decay * V
 
     def rows(self) -> Rows:
@@ -191,8 +189,8 @@ class CurvatureOperator:
     def _assemble(self, total: Tensor) -> None:
         ways: dict[object, str] = {}
         with self._bar(f"{self.curvature.name} matrix") as advance:
-
-            def add(buckets: Buckets) -> None:
+            sum_ = Sum({**self._described, "sum": "matrix"}, total)
+            for buckets in self.kept.adding(sum_, self.shards, advance):
                 for lin in buckets.linearizations:
                     shape = lin.tasks[0].shape
                     way = self._cheapest(lin, ways.get(shape))
@@ -200,12 +198,10 @@ class CurvatureOperator:
                     with lin.task_threads(way.side_by_side, join=sum) as each:
                         for block, matrix in zip(lin.blocks, each(way.assemble, lin.blocks), strict=True):
                             with span(
-                                "sum of matrices", total.numel(), 24 * total.numel(), dtype=torch.float64
+                                "sum of matrices", total.numel(), 24 * total.numel(), dtype=total.dtype
                             ):
-                                total.add_(matrix)
+                                total += matrix
                             advance(len(lin.episodes[block]))
-
-            self.kept.sum({**self._described, "sum": "matrix"}, self.shards, total, add, advance)
 
     def _cheapest(self, lin: Linearization, known: str | None) -> Way:
         """The cheapest way that works; the one known of other tasks of that shape, if any."""

@@ -13,11 +13,12 @@ from torch.nn.functional import pad
 
 from ..distributed import World
 from ..errors import CurvatureError, StoreError
-from ..kept import Checkpoints, Compute, Kept, Result, Tensors
+from ..kept import Checkpoints, Compute, Kept, Result, Sum, Tensors
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
 from ..memory import as_on_device, in_units, limit, limited
 from ..parallel import torch_threads
+from ..progress import Advance
 from ..timing import repeatable
 from .store import Store
 from .unfinished import Unfinished
@@ -83,20 +84,9 @@ class InStore(Kept):
             self.unfinished.forget(name)
         return found
 
-    def sum(
-        self,
-        depends: Mapping[str, Any],
-        shards: Shards,
-        total: Tensor,
-        add: Callable[[Buckets], None],
-        advance: Callable[..., None],
-        *given: Tensor,
-    ) -> None:
+    def adding(self, sum_: Sum, shards: Shards, advance: Advance) -> Iterator[Buckets]:
         """From where it was left, while the store is open."""
-        if self.store.is_open:
-            self.unfinished.sum(depends, shards, total, add, advance, given)
-        else:
-            super().sum(depends, shards, total, add, advance, *given)
+        return (self.unfinished if self.store.is_open else super()).adding(sum_, shards, advance)
 
     def checkpoints(self, name: str, depends: Mapping[str, Any], *given: Tensor) -> Checkpoints:
         """In the store, while it is open."""

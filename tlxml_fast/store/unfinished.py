@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from ..distributed import World
-from ..kept import Checkpoints, Tensors, digest, hashed
+from ..kept import Checkpoints, Sum, Tensors, digest, hashed
 from ..linearize.buckets import Buckets
 from ..linearize.shards import Shards
+from ..progress import Advance
 from .store import Store
 
 # So much work is lost at most, and more only where keeping it would take more than this share of the time.
@@ -71,29 +72,21 @@ class Unfinished:
         """It has been given: what this process kept of it goes."""
         self.store.remove_unfinished(self._given.__contains__)
 
-    def sum(
-        self,
-        depends: Mapping[str, Any],
-        shards: Shards,
-        total: Tensor,
-        add: Callable[[Buckets], None],
-        advance: Callable[..., None],
-        given: tuple[Tensor, ...],
-    ) -> None:
-        """As `Kept.sum`; from where the same sum of this process was left."""
+    def adding(self, sum_: Sum, shards: Shards, advance: Advance) -> Iterator[Buckets]:
+        """As `Kept.adding`; from where the same sum of this process was left."""
         name = self._name(f"sum-{self.world.rank}", mine=True)
-        key = {**self.key, **depends, "given": hashed(*given), "rank": self.world.rank}
+        key = {**self.key, **sum_.depends, "given": hashed(*sum_.given), "rank": self.world.rank}
         found, done = self.store.read_unfinished(name, key), 0
         if found is not None:
-            total.copy_(found[0].pop("total"))
+            sum_.total.copy_(found[0].pop("total"))
             done = found[1]["shards"]
             advance(sum(len(shards.positions(i)) for i in shards.mine[:done]), known=True)
         for i in shards.mine[done:]:
-            add(shards.buckets(i))
+            yield shards.buckets(i)
             done += 1
             if self.sums.due:
                 with self.sums.keeping():
-                    self.store.write_unfinished(name, key, {"total": total.cpu()}, {"shards": done})
+                    self.store.write_unfinished(name, key, {"total": sum_.total.cpu()}, {"shards": done})
 
     def checkpoints(self, name: str, depends: Mapping[str, Any], given: tuple[Tensor, ...]) -> Checkpoints:
         """As `Kept.checkpoints`."""
